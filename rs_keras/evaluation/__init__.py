@@ -1,0 +1,1 @@
+"""What a network is worth: accuracy at every resolution."""

@@ -1,0 +1,1 @@
+"""Backbones and the classifier they are part of."""

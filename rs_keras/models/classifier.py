@@ -1,0 +1,248 @@
+"""An image classifier whose speed is chosen at run time by the input resolution."""
+
+import keras
+from keras import ops
+
+from rs_keras import resolutions as resolutions_lib
+from rs_keras.layers import conv_bn
+from rs_keras.models import preprocessing
+from rs_keras.training import trainer
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SCALINGS = ("unit", "imagenet")
+
+
+@keras.saving.register_keras_serializable(package="rs_keras")
+class Classifier(trainer.MultiResolutionTrainer, keras.Model):
+    """Backbone, global average pooling and a dense head, shared by all resolutions.
+
+    The model takes RGB images 0..255, NHWC, uint8 or float, and scales them itself.
+
+    Args:
+        blocks: list of layers called as `block(x, resolution=..., training=...)`,
+            (N, H, W, 3) -> (N, h, w, C).
+        head: dense layer; its units are the number of classes.
+        resolutions: distinct positive ints; kept in descending order.
+        views: number of branches at a single resolution (RS-Nets, Table 6).
+        scaling: "unit" for x / 255 (the RS-Nets reference) or "imagenet" for
+            ImageNet's mean and standard deviation.
+        class_names: names of the classes, or None.
+        minimum_resolution: the smallest image side that the backbone accepts.
+
+    Call arguments:
+        x: (N, H, W, 3), used at its own size; or {branch key: (N, r, r, 3)}.
+        resolution: selects the batch normalization: an int, a scalar tensor, or None
+            for the largest. Not with a dict.
+        training: see `SwitchableBatchNormalization`.
+
+    Returns:
+        Logits (N, num_classes); for a dict {branch key: logits}.
+
+    Raises:
+        ValueError: see the message; each names what was received.
+    """
+
+    def __init__(
+        self,
+        blocks,
+        head,
+        resolutions,
+        *,
+        views=1,
+        scaling="unit",
+        class_names=None,
+        minimum_resolution=32,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
+        if scaling not in SCALINGS:
+            raise ValueError(
+                f"`scaling` must be one of {SCALINGS}. Received: scaling={scaling!r}"
+            )
+        if self.resolutions[-1] < minimum_resolution:
+            raise ValueError(
+                f"`resolutions` must be at least {minimum_resolution} for this "
+                f"network. Received: resolutions={resolutions!r}"
+            )
+        self.views = views
+        self.keys = resolutions_lib.branch_keys(self.resolutions, views)
+        self.num_classes = head.units
+        self.scaling = scaling
+        self.minimum_resolution = minimum_resolution
+        self.class_names = _checked_class_names(class_names, head.units)
+
+        self.rescaling = _rescaling(scaling)
+        self.blocks = list(blocks)
+        self.pool = keras.layers.GlobalAveragePooling2D(name="pool")
+        self.head = head
+        self.build((None, None, None, 3))
+        self._predictors = preprocessing.Predictors(self)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        shape = (None, None, None, 3)
+        self.rescaling.build(shape)
+        for block in self.blocks:
+            conv_bn.build_once(block, shape)
+            shape = block.compute_output_shape(shape)
+        self.pool.build(shape)
+        conv_bn.build_once(self.head, (None, shape[-1]))
+        self.add_training_state()
+        self.built = True
+
+    def call(self, x, resolution=None, training=None):
+        if isinstance(x, dict):
+            if resolution is not None:
+                raise ValueError(
+                    "A dict of images brings its own resolutions. "
+                    f"Received: resolution={resolution!r}, keys={tuple(x)}"
+                )
+            return {
+                key: self._logits(images, key, training) for key, images in x.items()
+            }
+        return self._logits(x, resolution, training)
+
+    def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, dict):
+            return {k: (v[0], self.num_classes) for k, v in input_shape.items()}
+        return (input_shape[0], self.num_classes)
+
+    def predict(
+        self,
+        x,
+        batch_size=None,
+        verbose="auto",
+        steps=None,
+        callbacks=None,
+        *,
+        resolution=None,
+        fit="crop",
+    ):
+        """Logits of images of any size, computed at one resolution.
+
+        Args:
+            x: images (N, H, W, 3), RGB 0..255, uint8 or float, of any size; or a
+                dataset of such batches.
+            resolution: positive int, also one between the trained ones; None for the
+                largest.
+            fit: "crop" resizes the shorter side to `int(resolution / 0.875)` and takes
+                the centre (the validation transform: predicting raw validation images
+                equals `evaluate`); "squash" resizes to a square. Both antialias; an
+                image that is resolution x resolution already is taken as it is.
+
+        Returns:
+            Logits, numpy (N, num_classes).
+
+        Raises:
+            ValueError: wrong `resolution`, `fit`, rank, channels or dtype.
+        """
+        resolution = self._checked_resolution(resolution)
+        predictor = self._predictors.get(resolution, fit)
+        return predictor.predict(
+            preprocessing.check_images(x),
+            batch_size=batch_size,
+            verbose=verbose,
+            steps=steps,
+            callbacks=callbacks,
+        )
+
+    def branch_images(self, images, fit):
+        """{branch key: images at its resolution} of one batch (N, H, W, 3)."""
+        sides = self.resolutions * self.views
+        return {
+            key: preprocessing.fit_images(images, side, fit)
+            for key, side in zip(self.keys, sides, strict=True)
+        }
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "blocks": keras.saving.serialize_keras_object(self.blocks),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "resolutions": self.resolutions,
+            "views": self.views,
+            "scaling": self.scaling,
+            "class_names": self.class_names,
+            "minimum_resolution": self.minimum_resolution,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        layers = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("blocks", "head")
+        }
+        return cls(**{**config, **layers})
+
+    def _logits(self, images, resolution, training):
+        _check_rank(images)
+        x = self.rescaling(images)
+        for block in self.blocks:
+            x = block(x, resolution=resolution, training=training)
+        logits = self.head(self.pool(x))  # (N, h, w, C) -> (N, num_classes)
+        # Losses and accuracies need more than half precision.
+        return ops.cast(logits, self.variable_dtype)
+
+    def _checked_resolution(self, resolution):
+        if resolution is None:
+            return self.resolutions[0]
+        if not resolutions_lib.is_integer(resolution) or (
+            resolution < self.minimum_resolution
+        ):
+            raise ValueError(
+                "`resolution` must be an integer of at least "
+                f"{self.minimum_resolution}, or None for the largest. "
+                f"Received: resolution={resolution!r}"
+            )
+        return int(resolution)
+
+
+def _check_rank(images):
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[-1] not in (3, None):
+        raise ValueError(
+            "Images must have the shape (N, H, W, 3), RGB 0..255. "
+            f"Received: shape={shape}"
+        )
+
+
+def _checked_class_names(class_names, num_classes):
+    if class_names is None:
+        return None
+    class_names = [str(name) for name in class_names]
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` must have one name for each of the {num_classes} classes. "
+            f"Received: {len(class_names)} names"
+        )
+    return class_names
+
+
+def _rescaling(scaling):
+    if scaling == "unit":
+        return keras.layers.Rescaling(1 / 255, name="rescaling")
+    return keras.layers.Rescaling(
+        [1 / (255 * std) for std in IMAGENET_STD],
+        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
+        name="rescaling",
+    )
+
+
+def dense_head(num_classes, *, kernel_initializer, bias_initializer, name):
+    """The head of a classifier; ValueError unless there are at least two classes."""
+    if not resolutions_lib.is_integer(num_classes) or num_classes < 2:
+        raise ValueError(
+            "`num_classes` must be an integer of at least 2. "
+            f"Received: num_classes={num_classes!r}"
+        )
+    return keras.layers.Dense(
+        int(num_classes),
+        kernel_initializer=kernel_initializer,
+        bias_initializer=bias_initializer,
+        name=name,
+    )

@@ -1,0 +1,1 @@
+"""Training: the multi-resolution step, the optimizer and the run loop."""

@@ -1,0 +1,128 @@
+"""The multi-resolution training and test step, as a mixin for any Keras model.
+
+Both TensorFlow and JAX train through the stock step of Keras: one fan-out over the
+resolutions, one backward pass, no host round trip. What is ours is the objective
+(`compute_loss`), the metrics and the resizing of a batch that comes as plain images.
+"""
+
+import keras
+from keras import ops
+
+from rs_keras.losses import distillation
+
+
+class MultiResolutionTrainer:
+    """Trains a model that maps {branch key: images} to {branch key: logits}.
+
+    The host has `keys` (branch keys, descending), `num_classes`,
+    `branch_images(images, fit)` and `call`; it calls `add_training_state()` once its
+    keys are known. `compile(loss=...)` takes a `MultiResolutionDistillation`.
+    """
+
+    def add_training_state(self):
+        """Creates alpha (S,), before the softmax, and the metrics."""
+        self.alpha = self.add_weight(
+            name="alpha", shape=(len(self.keys),), initializer="ones", autocast=False
+        )
+        names = ["loss_classification", "loss_ensemble", "loss_distillation"]
+        names += [f"top1_{key}" for key in (*self.keys, "ensemble")]
+        if self.num_classes > 5:
+            names += [f"top5_{key}" for key in (*self.keys, "ensemble")]
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def compile(self, optimizer="sgd", loss=None, **kwargs):
+        """Configures training.
+
+        Args:
+            optimizer: Keras optimizer; `rs_keras.SGD` is the papers'.
+            loss: `MultiResolutionDistillation`, or None for its default.
+            **kwargs: `jit_compile`, `run_eagerly`, … of `keras.Model.compile`.
+
+        Raises:
+            ValueError: `loss` is something else.
+        """
+        if loss is None:
+            loss = distillation.MultiResolutionDistillation()
+        if not isinstance(loss, distillation.MultiResolutionDistillation):
+            raise ValueError(
+                "`loss` must be a rs_keras.MultiResolutionDistillation. "
+                f"Received: loss={loss!r}"
+            )
+        # Keras' CompileLoss knows nothing of alpha: the objective stays outside of it.
+        super().compile(optimizer=optimizer, **kwargs)
+        self.loss = loss
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            config["loss"] = keras.saving.serialize_keras_object(self.loss)
+        return config
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**{k: v for k, v in config.items() if v is not None})
+        # The optimizer's variables exist before its saved values are read.
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, *args):
+        """One optimizer step; args is (data) on TensorFlow, (state, data) on JAX."""
+        *state, data = args
+        return super().train_step(*state, self._with_branches(data, "squash"))
+
+    def test_step(self, *args):
+        *state, data = args
+        return super().test_step(*state, self._with_branches(data, "crop"))
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        """The objective on {key: logits (N, C)}; a scalar."""
+        if sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` is not supported. Received: sample_weight of shape "
+                f"{tuple(sample_weight.shape)}"
+            )
+        parts = self.loss.parts(y, self._stacked(y_pred), self.alpha)
+        for name in ("classification", "ensemble", "distillation"):
+            self.means[f"loss_{name}"].update_state(parts[name])
+        return parts["loss"]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Top-1 and top-5 accuracy of every branch and of the ensemble."""
+        logits = self._stacked(y_pred)
+        ensemble = distillation.ensemble_logits(logits, self.alpha)
+        outputs = [logits[s] for s in range(len(self.keys))] + [ensemble]
+        for key, output in zip((*self.keys, "ensemble"), outputs, strict=True):
+            self.means[f"top1_{key}"].update_state(_correct(y, output, k=1))
+            if self.num_classes > 5:
+                self.means[f"top5_{key}"].update_state(_correct(y, output, k=5))
+        return self.get_metrics_result()
+
+    def evaluate(self, x=None, y=None, *args, return_dict=True, **kwargs):
+        """Loss and accuracies at every resolution and of the ensemble, as a dict.
+
+        Args:
+            x: dataset of ({key: images}, labels) or (images, labels); or images with
+                `y` = labels. Plain images go through the validation transform, as in
+                `predict`.
+        """
+        return super().evaluate(x, y, *args, return_dict=return_dict, **kwargs)
+
+    def _stacked(self, outputs):
+        missing = [key for key in self.keys if key not in outputs]
+        if missing:
+            raise ValueError(
+                f"Training and evaluation need every branch of {self.keys}. "
+                f"Received: keys={tuple(outputs)}"
+            )
+        return ops.stack([outputs[key] for key in self.keys])  # (S, N, C)
+
+    def _with_branches(self, data, fit):
+        x, *rest = data
+        if not isinstance(x, dict):
+            x = self.branch_images(x, fit)
+        return (x, *rest)
+
+
+def _correct(labels, logits, k):
+    """1.0 where the label is among the k largest logits: (N,)."""
+    hits = ops.in_top_k(ops.cast(labels, "int32"), ops.cast(logits, "float32"), k=k)
+    return ops.cast(hits, "float32")
