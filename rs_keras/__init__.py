@@ -5,6 +5,8 @@ nor tensorflow, so a command line can refuse a wrong flag without their start-up
 """
 
 import importlib
+import importlib.util
+import sys
 
 __version__ = "0.1.0"
 
@@ -26,10 +28,46 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rs_keras' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
+    _resolve_all()
+    return globals()[name]
 
 
 def __dir__():
     return sorted(set(globals()) | set(__all__))
+
+
+def _resolve_all():
+    """Imports every public class, which registers it with Keras."""
+    for name, module in _PUBLIC.items():
+        globals()[name] = getattr(importlib.import_module(module), name)
+
+
+class _RegisterAfterKeras:
+    """Import hook: once keras has been imported, our classes are registered with it.
+
+    So `import rs_keras` is enough for `keras.saving.load_model`, in whichever order
+    the two are imported. Leaves itself out where one of our own modules is what
+    imports keras: that module is half executed then, and `__getattr__` follows.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or any(m.startswith("rs_keras.") for m in sys.modules):
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module):
+            execute(module)
+            _resolve_all()
+
+        spec.loader.exec_module = execute_and_register
+        return spec
+
+
+if "keras" in sys.modules:
+    _resolve_all()
+else:
+    sys.meta_path.insert(0, _RegisterAfterKeras())

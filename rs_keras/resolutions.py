@@ -86,5 +86,5 @@ def validation_size(height, width, resolution):
 
 
 def centre_offset(size, resolution):
-    """First row (or column) of the centre crop; halves go to even, as in the reference."""
+    """First row (or column) of the centre crop; halves go to even (the reference)."""
     return int(round((size - resolution) / 2.0))

@@ -198,7 +198,7 @@ def conv_bn(
 
 
 def leaves(layers):
-    """The convolutions, normalizations and plain layers of a list of blocks, in order."""
+    """Convolutions, normalizations and plain layers of a list of blocks, in order."""
     for layer in layers:
         if isinstance(layer, ConvBN):
             yield from (layer.conv, layer.norm)

@@ -14,8 +14,16 @@ MODES = ("full", "vanilla", "top_down", "largest", "none")
 
 def ensemble_logits(logits, alpha):
     """z_0 = sum_s softmax(alpha)_s z_s (Eq. 5): (S, N, C), (S,) -> (N, C)."""
-    weights = ops.softmax(ops.cast(alpha, logits.dtype))
-    return ops.sum(weights[:, None, None] * logits, axis=0)
+    return ops.sum(
+        ensemble_weights(alpha, logits.dtype)[:, None, None] * logits, axis=0
+    )
+
+
+def ensemble_weights(alpha, dtype="float32"):
+    """softmax(alpha), (S,); written out, since Keras warns at a softmax over one."""
+    alpha = ops.cast(alpha, dtype)
+    scores = ops.exp(alpha - ops.stop_gradient(ops.max(alpha)))
+    return scores / ops.sum(scores)
 
 
 def teacher_pairs(mode, count):
@@ -91,9 +99,7 @@ class MultiResolutionDistillation(keras.losses.Loss):
         teachers = [ops.stop_gradient(ensemble), *(frozen[s] for s in range(count))]
         raw = ops.zeros((), dtype=logits.dtype)
         for t, s in teacher_pairs(self.mode, count):
-            raw += ops.mean(
-                classification.kl_divergence(teachers[t], branches[s - 1])
-            )
+            raw += ops.mean(classification.kl_divergence(teachers[t], branches[s - 1]))
         distillation = self._weight(count) * raw
         return {
             "loss": classification_loss + ensemble_loss + distillation,

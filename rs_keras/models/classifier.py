@@ -139,7 +139,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         Raises:
             ValueError: wrong `resolution`, `fit`, rank, channels or dtype.
         """
-        resolution = self._checked_resolution(resolution)
+        resolution = self.check_resolution(resolution)
         predictor = self._predictors.get(resolution, fit)
         return predictor.predict(
             preprocessing.check_images(x),
@@ -148,6 +148,20 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             steps=steps,
             callbacks=callbacks,
         )
+
+    def check_resolution(self, resolution):
+        """The resolution as an int; None is the largest. ValueError if too small."""
+        if resolution is None:
+            return self.resolutions[0]
+        if not resolutions_lib.is_integer(resolution) or (
+            resolution < self.minimum_resolution
+        ):
+            raise ValueError(
+                "`resolution` must be an integer of at least "
+                f"{self.minimum_resolution}, or None for the largest. "
+                f"Received: resolution={resolution!r}"
+            )
+        return int(resolution)
 
     def branch_images(self, images, fit):
         """{branch key: images at its resolution} of one batch (N, H, W, 3)."""
@@ -187,19 +201,6 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         logits = self.head(self.pool(x))  # (N, h, w, C) -> (N, num_classes)
         # Losses and accuracies need more than half precision.
         return ops.cast(logits, self.variable_dtype)
-
-    def _checked_resolution(self, resolution):
-        if resolution is None:
-            return self.resolutions[0]
-        if not resolutions_lib.is_integer(resolution) or (
-            resolution < self.minimum_resolution
-        ):
-            raise ValueError(
-                "`resolution` must be an integer of at least "
-                f"{self.minimum_resolution}, or None for the largest. "
-                f"Received: resolution={resolution!r}"
-            )
-        return int(resolution)
 
 
 def _check_rank(images):

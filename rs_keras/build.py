@@ -1,0 +1,223 @@
+"""Composition root: from the flags of a run to its network, data and objective."""
+
+import pathlib
+
+import keras
+import numpy as np
+
+from rs_keras.data import pipeline
+from rs_keras.layers import conv_bn
+from rs_keras.layers import switchable_norm
+from rs_keras.losses import distillation
+from rs_keras.models import mobilenet_v2
+from rs_keras.models import resnet
+from rs_keras.profiling import macs
+from rs_keras.training import optimizers
+
+MODELS = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+}
+
+
+def set_up(config):
+    """Process-wide settings of a run: threads, seed and dtype policy."""
+    set_threads(config.threads)
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+
+
+def set_threads(threads):
+    """Limits TensorFlow to this many threads; 0 leaves it alone."""
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def classifier(config, class_names):
+    """The network of a run, for a dataset with these classes.
+
+    Raises:
+        ValueError: --num_classes is not the dataset's number of classes, or the
+            network refuses its arguments.
+    """
+    if config.num_classes not in (None, len(class_names)):
+        raise ValueError(
+            f"--num_classes must be the dataset's {len(class_names)}, or be left out. "
+            f"Received: --num_classes={config.num_classes}"
+        )
+    return MODELS[config.model](
+        resolutions=config.resolutions,
+        num_classes=len(class_names),
+        width=config.width,
+        views=config.views,
+        shared_bn=config.method == "shared_bn",
+        class_names=class_names,
+    )
+
+
+def compile_model(model, config, steps_per_epoch):
+    """Compiles with the optimizer, schedule and objective of a run."""
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    model.compile(
+        optimizer=optimizers.SGD(
+            _schedule(config, total, warmup),
+            momentum=0.9,
+            weight_decay=config.weight_decay,
+        ),
+        loss=distillation.MultiResolutionDistillation(config.mode),
+        jit_compile=config.jit,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def train_batches(config, source, *, start_epoch):
+    """The training batches of a run from an epoch (counted from 0) on."""
+    return pipeline.train_dataset(
+        source,
+        config.resolutions,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        start_epoch=start_epoch,
+        crops=config.crops,
+        flip=config.flip,
+        views=config.views,
+        area=config.area,
+    )
+
+
+def load_classifier(path):
+    """A finished run's model, or a .keras file; ValueError where it is neither."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "model.keras"
+    if not path.exists():
+        raise ValueError(
+            "A workdir with a finished run or a .keras file is needed. "
+            f"Received: {path}"
+        )
+    return keras.saving.load_model(path)
+
+
+def initialize_from(model, path):
+    """Starts `model` from the weights of another run; returns what did not fit.
+
+    Convolutions are copied. A row of batch normalization is what the other network
+    would use at that resolution: its own row or the interpolated one. A head of
+    another size, and alpha for another number of branches, keep their initial values.
+
+    Args:
+        model: `Classifier`.
+        path: workdir or .keras file.
+
+    Returns:
+        List of sentences, one for each part that was reset.
+
+    Raises:
+        ValueError: the file is no classifier, or one of another architecture.
+    """
+    other = load_classifier(path)
+    theirs = {
+        layer.name: layer for layer in conv_bn.leaves([*other.blocks, other.head])
+    }
+    values = []
+    for layer in conv_bn.leaves(model.blocks):
+        source = theirs.get(layer.name)
+        if isinstance(layer, switchable_norm.SwitchableBatchNormalization):
+            found = source and [source.parameters_at(r) for r in layer.keys]
+            found = found and [np.stack(rows) for rows in zip(*found, strict=True)]
+            targets = (
+                layer.gamma,
+                layer.beta,
+                layer.moving_mean,
+                layer.moving_variance,
+            )
+        else:
+            found = source and [np.asarray(w) for w in source.weights]
+            targets = layer.weights
+        shapes = found and [f.shape for f in found]
+        if shapes != [tuple(t.shape) for t in targets] and targets:
+            raise ValueError(
+                "--init_from needs a run of the same --model and --width. "
+                f"Received: {path}, where {layer.name} does not fit"
+            )
+        values += zip(targets, found or [], strict=True)
+    for target, value in values:
+        target.assign(value)
+    reset = []
+    if model.head.kernel.shape == other.head.kernel.shape:
+        model.head.set_weights(other.head.get_weights())
+    else:
+        reset.append(
+            f"the head was reset: it has {model.num_classes} classes here, "
+            f"{other.num_classes} there"
+        )
+    if model.keys == other.keys:
+        model.alpha.assign(other.alpha)
+    elif len(model.keys) > 1:
+        reset.append("alpha was reset: the resolutions differ")
+    return reset
+
+
+def results(model, found, keys, sides):
+    """What results.json holds.
+
+    Args:
+        model: `Classifier`.
+        found: what `evaluator.evaluate` returned for `keys`.
+        keys: the branches or resolutions that were tested.
+        sides: the resolution of each, in pixels.
+
+    Returns:
+        Dict: "resolutions" {key: {"top1", "top5", "mean_class", "macs"}}, "ensemble",
+        "alpha" (after the softmax, one for each trained branch), "parameters"
+        (trainable, without alpha), "classes", "skipped_images".
+    """
+    costs = {
+        str(key): macs.multiply_adds(model, side)
+        for key, side in zip(keys, sides, strict=True)
+    }
+    return {
+        "resolutions": {
+            key: {**row, "macs": costs[key]}
+            for key, row in found["resolutions"].items()
+        },
+        "ensemble": found["ensemble"],
+        "alpha": list(ensemble_shares(model).values()),
+        "parameters": macs.trainable_parameters(model),
+        "classes": model.class_names,
+        "skipped_images": [],
+    }
+
+
+def ensemble_shares(model):
+    """{key: its weight in the ensemble}, softmax of alpha."""
+    weights = distillation.ensemble_weights(model.alpha)
+    return {
+        key: float(weight)
+        for key, weight in zip(model.keys, np.asarray(weights), strict=True)
+    }
+
+
+def _schedule(config, total, warmup):
+    if config.schedule == "constant" and not warmup:
+        return config.learning_rate
+    if config.schedule == "constant":
+        return keras.optimizers.schedules.PolynomialDecay(
+            0.0, warmup, end_learning_rate=config.learning_rate
+        )
+    if not warmup:
+        return keras.optimizers.schedules.CosineDecay(config.learning_rate, total)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        total - warmup,
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )

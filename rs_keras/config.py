@@ -1,0 +1,295 @@
+"""The flags of the command lines, and how a user's mistake ends.
+
+The only module that reads absl flags: everything else takes plain arguments.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+
+from absl import app
+from absl import flags
+
+from rs_keras import resolutions as resolutions_lib
+
+METHODS = ("rsnet", "parallel", "shared_bn", "single")
+MODES = ("full", "vanilla", "top_down", "largest", "none")
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+# Flags that say how or where a run is computed, not what it computes.
+_FREE = ("workdir", "resume", "threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What a training run computes; see the flags of the same names."""
+
+    model: str
+    width: float
+    dataset: str
+    resolutions: tuple
+    num_classes: int | None
+    method: str
+    distillation: str | None
+    crops: str
+    views: int
+    flip: str
+    area: tuple
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    warmup_epochs: float
+    precision: str
+    jit: bool
+    seed: int
+    threads: int
+    init_from: str | None
+    resume: str
+    workdir: str
+
+    def __post_init__(self):
+        resolutions_lib.check_resolutions(self.resolutions, views=self.views)
+        branches = len(self.resolutions) * self.views
+        if self.method == "single" and branches > 1:
+            raise ValueError(
+                "--method=single trains one resolution. "
+                f"Received: --resolutions={_text(self.resolutions)} "
+                f"--views={self.views}"
+            )
+        if self.method != "single" and branches < 2:
+            raise ValueError(
+                f"--method={self.method} needs several resolutions (or --views); one "
+                "resolution is trained by --method=single. "
+                f"Received: --resolutions={_text(self.resolutions)}"
+            )
+        if self.method != "rsnet" and self.distillation is not None:
+            raise ValueError(
+                "--distillation is for --method=rsnet. "
+                f"Received: --method={self.method} --distillation={self.distillation}"
+            )
+        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(
+                "--area must be two numbers 0 < LOW <= HIGH <= 1. "
+                f"Received: --area={_text(self.area)}"
+            )
+        if not self.warmup_epochs < self.epochs:
+            raise ValueError(
+                "--warmup_epochs must be less than --epochs. Received: "
+                f"--warmup_epochs={self.warmup_epochs} --epochs={self.epochs}"
+            )
+
+    @property
+    def mode(self):
+        """The mode of `MultiResolutionDistillation` that the method stands for."""
+        return (self.distillation or "full") if self.method == "rsnet" else "none"
+
+    def flagfile(self):
+        """The flags as text that --flagfile reads back, one a line."""
+        values = dataclasses.asdict(self)
+        return "".join(
+            f"--{name}={_text(value)}\n"
+            for name, value in values.items()
+            if value is not None and name not in ("workdir", "resume")
+        )
+
+    def differences(self, flagfile):
+        """What a workdir's flags.cfg says differently, as a list of sentences."""
+        theirs = dict(line[2:].split("=", 1) for line in flagfile.splitlines() if line)
+        ours = dict(line[2:].split("=", 1) for line in self.flagfile().splitlines())
+        return [
+            f"--{name} is {theirs.get(name, 'unset')} there, "
+            f"{ours.get(name, 'unset')} here"
+            for name in sorted(set(theirs) | set(ours))
+            if name not in _FREE and theirs.get(name) != ours.get(name)
+        ]
+
+
+def define_train_flags():
+    """Defines the flags of `python -m rs_keras.train`."""
+    define_workdir()
+    flags.DEFINE_enum("model", "resnet18", MODELS, "Network.")
+    flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
+    flags.DEFINE_string("dataset", None, "shapes | folder:DIR | tfds:NAME.")
+    _define_integers("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
+    flags.DEFINE_integer(
+        "num_classes", None, "Number of classes; default: the dataset's.", lower_bound=2
+    )
+    flags.DEFINE_enum(
+        "method",
+        "rsnet",
+        METHODS,
+        "rsnet: parallel training with distillation. parallel: without. shared_bn: "
+        "parallel with one batch normalization for all. single: one resolution.",
+    )
+    flags.DEFINE_enum(
+        "distillation", None, MODES, "Who teaches whom; default for rsnet: full."
+    )
+    flags.DEFINE_enum(
+        "crops",
+        "shared",
+        ("shared", "per_resolution"),
+        "One random crop an image, or one for each resolution.",
+    )
+    flags.DEFINE_integer(
+        "views", 1, "Branches of a single resolution, each with its own BN.", 1
+    )
+    flags.DEFINE_enum(
+        "flip", "per_resolution", ("per_resolution", "shared"), "Who shares a flip."
+    )
+    flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
+    flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 256, "Images a step.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", lower_bound=0.0)
+    flags.DEFINE_float(
+        "weight_decay", 1e-4, "Coupled decay of every weight.", lower_bound=0.0
+    )
+    flags.DEFINE_enum(
+        "schedule", "cosine", ("cosine", "constant"), "Learning rate, step by step."
+    )
+    flags.DEFINE_float(
+        "warmup_epochs", 0.0, "Epochs of linear warm-up from 0.", lower_bound=0.0
+    )
+    flags.DEFINE_enum("precision", "float32", PRECISIONS, "Dtype policy.")
+    flags.DEFINE_bool("jit", False, "Compile the step with XLA.")
+    flags.DEFINE_integer("seed", 0, "Seed of every random choice.", lower_bound=0)
+    define_threads()
+    flags.DEFINE_string(
+        "init_from", None, "Start from the weights of a workdir or a .keras file."
+    )
+    flags.DEFINE_enum(
+        "resume",
+        "auto",
+        ("auto", "never", "must"),
+        "auto: go on with a workdir's own run, if it has one. never: refuse a workdir "
+        "that has a run. must: refuse one that has none.",
+    )
+
+
+def define_workdir():
+    flags.DEFINE_string("workdir", None, "Directory of the run.")
+
+
+def define_threads():
+    flags.DEFINE_integer("threads", 0, "CPU threads; 0: all.", lower_bound=0)
+
+
+def define_json():
+    flags.DEFINE_string("json", None, "Also write the numbers to this JSON file.")
+
+
+def define_evaluate_flags():
+    """Defines the flags of `python -m rs_keras.evaluate`."""
+    define_workdir()
+    _define_integers(
+        "resolutions", None, "Resolutions to test, also untrained; default: trained."
+    )
+    flags.DEFINE_string("dataset", None, "Another dataset; default: the run's own.")
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    define_threads()
+    define_json()
+
+
+def define_predict_flags():
+    """Defines the flags of `python -m rs_keras.predict`."""
+    define_workdir()
+    flags.DEFINE_string("images", None, "An image, or a directory of images.")
+    flags.DEFINE_integer(
+        "resolution", None, "Resolution; default: the largest trained.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "fit", "crop", ("crop", "squash"), "How an image becomes a square."
+    )
+    flags.DEFINE_integer("top", 3, "Classes shown for an image.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
+    define_threads()
+    define_json()
+
+
+def train_config():
+    """The parsed flags as a `TrainConfig`; ValueError where they contradict."""
+    require("dataset", "workdir")
+    values = {
+        field.name: getattr(flags.FLAGS, field.name)
+        for field in dataclasses.fields(TrainConfig)
+    }
+    values["resolutions"] = integers("resolutions")
+    try:
+        values["area"] = tuple(float(v) for v in values["area"])
+    except ValueError as error:
+        raise ValueError(
+            f"--area must be two numbers. Received: --area={_text(values['area'])}"
+        ) from error
+    return TrainConfig(**values)
+
+
+def values():
+    """The parsed flags, as attributes."""
+    return flags.FLAGS
+
+
+def require(*names):
+    """Raises ValueError unless each of the flags is given."""
+    for name in names:
+        if getattr(flags.FLAGS, name) is None:
+            raise ValueError(f"--{name} is needed. Received: no --{name}")
+
+
+def integers(name):
+    """A flag of comma-separated integers as a tuple; None if it is not given."""
+    values = getattr(flags.FLAGS, name)
+    try:
+        return None if values is None else tuple(int(v) for v in values)
+    except ValueError as error:
+        raise ValueError(
+            f"--{name} must be integers with commas between. "
+            f"Received: --{name}={_text(values)}"
+        ) from error
+
+
+def run(main):
+    """Parses the command line and calls `main()`.
+
+    A flag that absl refuses, or a command line with words that are no flags, ends in
+    one sentence and exit code 2.
+    """
+    # TensorFlow's start-up notes are no news to users; errors still come through.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stdout.reconfigure(line_buffering=True)
+
+    def parse(argv):
+        with mistakes():
+            try:
+                rest = flags.FLAGS(argv)[1:]
+            except flags.Error as error:
+                raise ValueError(str(error)) from error
+            if rest:
+                raise ValueError(
+                    f"Every argument must be a --flag. Received: {' '.join(rest)}"
+                )
+        return argv[:1]
+
+    app.run(lambda argv: main(), flags_parser=parse)
+
+
+@contextlib.contextmanager
+def mistakes():
+    """Turns a user's mistake raised within into one sentence and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _define_integers(name, default, text):
+    flags.DEFINE_list(name, default, text)
+
+
+def _text(value):
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(v) for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

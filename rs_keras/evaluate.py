@@ -1,0 +1,77 @@
+"""Tests a trained network: python -m rs_keras.evaluate --workdir=...
+
+Resolutions between the trained ones use interpolated batch normalization.
+"""
+
+from rs_keras import config as config_lib
+from rs_keras import resolutions as resolutions_lib
+from rs_keras import workdir as workdir_lib
+
+
+def main():
+    with config_lib.mistakes():
+        config_lib.require("workdir")
+        values = config_lib.values()
+        resolutions = config_lib.integers("resolutions")
+        if resolutions is not None:
+            resolutions = resolutions_lib.check_resolutions(resolutions)
+        workdir = workdir_lib.Workdir(values.workdir)
+        workdir.trained_model()
+
+        from rs_keras import build
+        from rs_keras.data import pipeline
+        from rs_keras.data import sources
+        from rs_keras.evaluation import evaluator
+        from rs_keras.evaluation import report
+
+        build.set_threads(values.threads)
+        model = build.load_classifier(workdir.path)
+        source = sources.open_source(values.dataset or workdir.flag("dataset"), "val")
+        if model.class_names and tuple(source.class_names) != tuple(model.class_names):
+            raise ValueError(
+                "The dataset must have the classes of the run: "
+                f"{_some(model.class_names)}. "
+                f"Received: {_some(source.class_names)}"
+            )
+        if resolutions is None:
+            keys, resolutions, views = model.keys, model.resolutions, model.views
+        else:
+            for resolution in resolutions:
+                model.check_resolution(resolution)
+            keys, views = resolutions, 1
+        dataset = pipeline.val_dataset(
+            source, resolutions, batch_size=values.batch_size, views=views
+        )
+    progress = _Progress(-(-source.num_examples // values.batch_size))
+    found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
+    results = build.results(model, found, keys, resolutions * views)
+    print(report.table(results))
+    if values.json:
+        with config_lib.mistakes():
+            workdir_lib.write_json(values.json, results)
+
+
+class _Progress:
+    """Says how far an evaluation has come, and when it ends."""
+
+    def __init__(self, batches):
+        import keras
+
+        self._bar = keras.utils.Progbar(batches, interval=5)
+
+    def step(self):
+        self._bar.add(1)
+
+
+def _some(names):
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+
+
+def console():
+    """Entry point of `rs-keras-evaluate`."""
+    config_lib.define_evaluate_flags()
+    config_lib.run(main)
+
+
+if __name__ == "__main__":
+    console()

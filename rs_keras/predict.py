@@ -1,0 +1,86 @@
+"""Classifies images: python -m rs_keras.predict --workdir=... --images=DIR|FILE
+
+Prints the likeliest classes of each image with their probabilities.
+"""
+
+import pathlib
+
+from rs_keras import config as config_lib
+from rs_keras import workdir as workdir_lib
+
+
+def main():
+    with config_lib.mistakes():
+        config_lib.require("workdir", "images")
+        values = config_lib.values()
+        workdir = workdir_lib.Workdir(values.workdir)
+        workdir.trained_model()
+
+        from rs_keras import build
+        from rs_keras.data import pipeline
+
+        paths = pipeline.list_images(values.images)
+        build.set_threads(values.threads)
+        model = build.load_classifier(workdir.path)
+        resolution = model.check_resolution(values.resolution)
+        dataset = pipeline.files_dataset(
+            paths, resolution, batch_size=values.batch_size, fit=values.fit
+        )
+        rows = _predict(model, dataset, paths, resolution, values.top)
+    _print(rows)
+    if values.json:
+        with config_lib.mistakes():
+            workdir_lib.write_json(
+                values.json, {"resolution": resolution, "images": rows}
+            )
+
+
+def _predict(model, dataset, paths, resolution, top):
+    import numpy as np
+    import tensorflow as tf
+    from keras import ops
+
+    names = model.class_names or [str(i) for i in range(model.num_classes)]
+    rows = []
+    try:
+        for images in dataset:
+            logits = model.predict(images, resolution=resolution, verbose=0)
+            probabilities = ops.convert_to_numpy(ops.softmax(logits))
+            for row in probabilities:
+                best = np.argsort(-row, kind="stable")[:top]
+                rows.append(
+                    {
+                        "image": str(paths[len(rows)]),
+                        "predictions": [
+                            {"class": names[i], "probability": float(row[i])}
+                            for i in best
+                        ],
+                    }
+                )
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(pipeline_message(error)) from error
+    return rows
+
+
+def pipeline_message(error):
+    """The sentence with which the data pipeline refused a file."""
+    return error.message.split("\n")[0]
+
+
+def _print(rows):
+    width = max(len(pathlib.Path(row["image"]).name) for row in rows)
+    for row in rows:
+        found = "  ".join(
+            f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]
+        )
+        print(f"{pathlib.Path(row['image']).name:<{width}}  {found}")
+
+
+def console():
+    """Entry point of `rs-keras-predict`."""
+    config_lib.define_predict_flags()
+    config_lib.run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,93 @@
+"""The run loop: steps, progress, and what happens at the end of an epoch.
+
+`fit()` would do for the steps; this loop is here for what it does not tell: how long
+the step waits for data, and when the run will end.
+"""
+
+import time
+
+import numpy as np
+
+# Seconds between two lines of progress.
+_REPORT_EVERY = 15.0
+
+
+def train(model, dataset, *, steps, epochs, start_epoch=0, on_epoch_end, report=print):
+    """Trains a compiled model.
+
+    Args:
+        model: a model with `MultiResolutionTrainer`.
+        dataset: iterable of batches of the epochs from `start_epoch` on, one epoch
+            after the other.
+        steps: steps an epoch.
+        epochs: the epoch, counted from 0, before which training stops.
+        start_epoch: the first epoch to train.
+        on_epoch_end: function (epoch counted from 1, step, logs, timing), called after
+            each; logs are the training metrics, timing is {"seconds",
+            "images_per_second", "data_wait"} (share of the time spent waiting).
+        report: function of one line of progress.
+    """
+    model.make_train_function()
+    batches = iter(dataset)
+    progress = _Progress(steps, epochs, start_epoch, report)
+    for epoch in range(start_epoch, epochs):
+        model.reset_metrics()
+        start, waited, images = time.perf_counter(), 0.0, 0
+        for step in range(steps):
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            images += int(batch[1].shape[0])
+            logs = model.train_function(iter((batch,)))
+            progress.step(epoch, step, logs, waited / (time.perf_counter() - start))
+        logs = {name: float(np.asarray(value)) for name, value in logs.items()}
+        seconds = time.perf_counter() - start
+        timing = {
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+            "data_wait": waited / seconds,
+        }
+        on_epoch_end(epoch + 1, (epoch + 1) * steps, logs, timing)
+
+
+class _Progress:
+    """A line every few seconds: where the run is, how it does, when it ends."""
+
+    def __init__(self, steps, epochs, start_epoch, report):
+        self._steps = steps
+        self._epochs = epochs
+        self._first = start_epoch * steps
+        self._report = report
+        self._start = self._last = None
+
+    def step(self, epoch, step, logs, waited):
+        now = time.perf_counter()
+        done = epoch * self._steps + step + 1
+        if self._start is None:
+            # The first step also traces the graph: it says nothing about the pace.
+            self._start = self._last = now
+            self._first = done
+            return
+        last_step = step + 1 == self._steps
+        if now - self._last < _REPORT_EVERY and not last_step:
+            return
+        self._last = now
+        pace = (now - self._start) / max(done - self._first, 1)
+        remaining = pace * (self._epochs * self._steps - done)
+        top1 = "  ".join(
+            f"{name} {float(np.asarray(value)):.3f}"
+            for name, value in logs.items()
+            if name.startswith("top1")
+        )
+        self._report(
+            f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  "
+            f"loss {float(np.asarray(logs['loss'])):.3f}  {top1}  "
+            f"{pace:.2f} s/step  data wait {waited:.0%}  ETA {duration(remaining)}"
+        )
+
+
+def duration(seconds):
+    """Seconds as "1:02:03" or "2:03"."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,52 @@
+"""What a run shows in TensorBoard: curves, alpha, and what the network sees."""
+
+import numpy as np
+import tensorflow as tf
+
+# Images of a batch shown in the grid.
+_SHOWN = 8
+
+
+class Writer:
+    """Writes a run's curves and pictures.
+
+    Args:
+        directory: where TensorBoard looks.
+    """
+
+    def __init__(self, directory):
+        self._writer = tf.summary.create_file_writer(str(directory))
+
+    def epoch(self, epoch, logs, weights):
+        """Scalars after an epoch: every log, and each branch's share {key: weight}."""
+        with self._writer.as_default(step=epoch):
+            for name, value in logs.items():
+                tf.summary.scalar(name, value)
+            for key, weight in weights.items():
+                tf.summary.scalar(f"alpha/{key}", weight)
+        self._writer.flush()
+
+    def images(self, images):
+        """A grid of one batch: a column for each image, a row for each branch.
+
+        Args:
+            images: {key: (N, r, r, 3) uint8}.
+        """
+        grid = image_grid({key: np.asarray(v) for key, v in images.items()})
+        with self._writer.as_default(step=0):
+            tf.summary.image("what the network sees", grid[None])
+        self._writer.flush()
+
+
+def image_grid(images):
+    """{key: (N, r, r, 3)} as one picture (H, W, 3); small rows are magnified.
+
+    Pixels are repeated, not smoothed: the picture shows what the network gets.
+    """
+    side = max(batch.shape[1] for batch in images.values())
+    rows = []
+    for batch in images.values():
+        batch = batch[:_SHOWN]
+        index = np.arange(side) * batch.shape[1] // side
+        rows.append(np.concatenate(list(batch[:, index][:, :, index]), axis=1))
+    return np.concatenate(rows, axis=0)

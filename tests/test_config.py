@@ -1,0 +1,133 @@
+"""Flags: what is read, what is refused, and how a mistake ends."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from rs_keras import config
+
+if "model" not in flags.FLAGS:
+    config.define_train_flags()
+
+
+def parsed(*arguments):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["train", *arguments])
+    return config.train_config()
+
+
+def test_flagfile_text_reads_back_as_the_same_config(tmp_path):
+    first = parsed(
+        "--dataset=shapes",
+        "--workdir=w",
+        "--resolutions=32,64",
+        "--area=0.2,1",
+        "--jit",
+        "--distillation=vanilla",
+    )
+    file = tmp_path / "flags.cfg"
+    file.write_text(first.flagfile())
+    assert parsed(f"--flagfile={file}", "--workdir=w") == first
+
+
+def test_method_decides_the_distillation():
+    base = ("--dataset=shapes", "--workdir=w")
+    assert parsed(*base).mode == "full"
+    assert parsed(*base, "--distillation=top_down").mode == "top_down"
+    assert parsed(*base, "--method=parallel").mode == "none"
+    assert parsed(*base, "--method=single", "--resolutions=64").mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--workdir=w"], "--dataset is needed. Received: no --dataset"),
+        (["--dataset=shapes"], "--workdir is needed. Received: no --workdir"),
+        (
+            ["--dataset=shapes", "--workdir=w", "--resolutions=64,64"],
+            "must be distinct positive integers, in pixels. Received: "
+            "resolutions=(64, 64)",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--resolutions=64,x"],
+            "--resolutions must be integers with commas between. "
+            "Received: --resolutions=64,x",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--method=single"],
+            "--method=single trains one resolution. "
+            "Received: --resolutions=224,192,160,128,96",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--resolutions=64"],
+            "--method=rsnet needs several resolutions",
+        ),
+        (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--method=parallel",
+                "--distillation=full",
+            ],
+            "--distillation is for --method=rsnet. "
+            "Received: --method=parallel --distillation=full",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--area=0.5"],
+            "--area must be two numbers 0 < LOW <= HIGH <= 1. Received: --area=0.5",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--area=a,b"],
+            "--area must be two numbers. Received: --area=a,b",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--views=2", "--resolutions=64,32"],
+            "More than one view needs exactly one resolution",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--epochs=3", "--warmup_epochs=3"],
+            "--warmup_epochs must be less than --epochs. "
+            "Received: --warmup_epochs=3.0 --epochs=3",
+        ),
+    ],
+)
+def test_contradictions_are_one_sentence(arguments, sentence):
+    with pytest.raises(ValueError) as error:
+        parsed(*arguments)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_differences_name_both_values_and_leave_free_flags_out():
+    ours = parsed("--dataset=shapes", "--workdir=w", "--seed=1", "--threads=1")
+    theirs = parsed("--dataset=shapes", "--workdir=v", "--seed=2", "--threads=2")
+    assert ours.differences(theirs.flagfile()) == ["--seed is 2 there, 1 here"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--modle=resnet18"],
+        ["--model=vgg16", "--dataset=shapes", "--workdir=w"],
+        ["--distillation=half", "--dataset=shapes", "--workdir=w"],
+        ["--epochs=0", "--dataset=shapes", "--workdir=w"],
+        ["stray"],
+        ["--dataset=shapes"],
+        ["--flagfile=no_such_file.cfg"],
+    ],
+)
+def test_wrong_command_line_exits_with_2_and_without_traceback(arguments):
+    found = subprocess.run(
+        [sys.executable, "-m", "rs_keras.train", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.startswith("error: ")
+    assert "Traceback" not in found.stderr

@@ -1,0 +1,73 @@
+"""A workdir: what may run in it, and files that are whole or not there."""
+
+import types
+
+import pytest
+
+from rs_keras import workdir
+
+
+def config(resume="auto", differences=()):
+    return types.SimpleNamespace(
+        resume=resume,
+        differences=lambda text: list(differences),
+        flagfile=lambda: "--seed=0\n--dataset=shapes\n",
+    )
+
+
+def test_a_fresh_workdir_is_started_once(tmp_path):
+    run = workdir.Workdir(tmp_path / "a" / "b")
+    run.check_resumable(config())
+    assert not run.path.exists()
+    run.start(config())
+    assert run.has_run() and run.flag("dataset") == "shapes"
+    run.check_resumable(config())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"resume": "never"}, "The workdir already has a run; choose another"),
+        (
+            {"differences": ["--seed is 1 there, 2 here"]},
+            "belongs to a run with other flags; choose another. Received: --workdir=",
+        ),
+    ],
+)
+def test_a_workdir_with_a_run_refuses(tmp_path, arguments, sentence):
+    run = workdir.Workdir(tmp_path)
+    run.start(config())
+    with pytest.raises(ValueError, match=sentence):
+        run.check_resumable(config(**arguments))
+
+
+def test_resume_must_needs_a_run_and_a_file_is_no_workdir(tmp_path):
+    with pytest.raises(ValueError, match="--resume=must needs a workdir with a run"):
+        workdir.Workdir(tmp_path / "no").check_resumable(config("must"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--workdir must be a directory. Received: "):
+        workdir.Workdir(tmp_path / "file").check_resumable(config())
+
+
+def test_an_unfinished_run_has_no_model(tmp_path):
+    with pytest.raises(ValueError, match="must hold a finished run"):
+        workdir.Workdir(tmp_path).trained_model()
+
+
+def test_lines_after_the_restored_epoch_are_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for epoch in (1, 2, 3):
+        workdir.append_line(path, {"epoch": epoch})
+    with open(path, "a") as file:
+        file.write('{"epoch": 4, "lo')
+    workdir.keep_epochs(path, 2)
+    assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    workdir.keep_epochs(tmp_path / "none.jsonl", 2)
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    workdir.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(path, {"a": object()})
+    assert path.read_text() == '{\n "a": 1\n}\n'
