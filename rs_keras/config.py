@@ -209,6 +209,12 @@ def define_predict_flags():
     define_json()
 
 
+def define_compare_flags():
+    """Defines the flags of `python -m tools.compare_runs`."""
+    flags.DEFINE_string("runs", None, "Directory of the runs' folders.")
+    define_json()
+
+
 def train_config():
     """The parsed flags as a `TrainConfig`; ValueError where they contradict."""
     require("dataset", "workdir")

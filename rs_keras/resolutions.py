@@ -73,16 +73,16 @@ def interpolation(resolution, resolutions):
     return upper, lower, (resolution - low) / (resolutions[upper] - low)
 
 
-def validation_size(height, width, resolution):
+def validation_size(height, width, resolution, *, minimum=min):
     """The size to which validation resizes an image before it crops the centre.
 
     The shorter side becomes `int(resolution / 0.875)`; the longer side keeps the
-    proportion, rounded down as the reference does.
+    proportion, rounded down as the reference does. `minimum` is that of the library in
+    which sizes come as tensors.
     """
     side = int(resolution / CENTRE_CROP_FRACTION)
-    if height <= width:
-        return side, side * width // height
-    return side * height // width, side
+    shorter = minimum(height, width)
+    return side * height // shorter, side * width // shorter
 
 
 def centre_offset(size, resolution):

@@ -73,9 +73,12 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         self.minimum_resolution = minimum_resolution
         self.class_names = _checked_class_names(class_names, head.units)
 
-        self.rescaling = _rescaling(scaling)
+        # With the policy of the model, not the global one: a reloaded model keeps its own.
+        self.rescaling = _rescaling(scaling, self.dtype_policy)
         self.blocks = list(blocks)
-        self.pool = keras.layers.GlobalAveragePooling2D(name="pool")
+        self.pool = keras.layers.GlobalAveragePooling2D(
+            name="pool", dtype=self.dtype_policy
+        )
         self.head = head
         self.build((None, None, None, 3))
         self._predictors = preprocessing.Predictors(self)
@@ -194,22 +197,13 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         return cls(**{**config, **layers})
 
     def _logits(self, images, resolution, training):
-        _check_rank(images)
+        preprocessing.check_images(images)
         x = self.rescaling(images)
         for block in self.blocks:
             x = block(x, resolution=resolution, training=training)
         logits = self.head(self.pool(x))  # (N, h, w, C) -> (N, num_classes)
         # Losses and accuracies need more than half precision.
         return ops.cast(logits, self.variable_dtype)
-
-
-def _check_rank(images):
-    shape = tuple(images.shape)
-    if len(shape) != 4 or shape[-1] not in (3, None):
-        raise ValueError(
-            "Images must have the shape (N, H, W, 3), RGB 0..255. "
-            f"Received: shape={shape}"
-        )
 
 
 def _checked_class_names(class_names, num_classes):
@@ -224,13 +218,14 @@ def _checked_class_names(class_names, num_classes):
     return class_names
 
 
-def _rescaling(scaling):
+def _rescaling(scaling, dtype):
     if scaling == "unit":
-        return keras.layers.Rescaling(1 / 255, name="rescaling")
+        return keras.layers.Rescaling(1 / 255, name="rescaling", dtype=dtype)
     return keras.layers.Rescaling(
         [1 / (255 * std) for std in IMAGENET_STD],
         [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
         name="rescaling",
+        dtype=dtype,
     )
 
 

@@ -19,19 +19,28 @@ def check_images(images):
     Datasets and other iterables pass: their batches are checked as they come.
     """
     if isinstance(images, (list, tuple)):
+        sizes = {np.shape(image) for image in images}
+        if len(sizes) > 1:
+            raise ValueError(
+                "Images of one batch must have one size. "
+                f"Received: {len(sizes)} sizes, as {sorted(sizes)[:2]}"
+            )
         images = np.asarray(images)
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         return images
-    shape = tuple(images.shape)
-    if len(shape) != 4 or shape[-1] != 3:
+    try:
+        shape = tuple(images.shape)
+    except ValueError:  # TensorFlow: not even the rank is known
+        shape = None
+    if shape is None or len(shape) != 4 or shape[-1] != 3:
         raise ValueError(
-            "`images` must have the shape (N, H, W, 3), RGB 0..255. "
+            "Images must have the shape (N, H, W, 3), RGB 0..255. "
             f"Received: shape={shape}"
         )
     dtype = keras.backend.standardize_dtype(images.dtype)
     if dtype != "uint8" and "float" not in dtype:
         raise ValueError(
-            "`images` must be uint8 or float, with values 0..255. "
+            "Images must be uint8 or float, with values 0..255. "
             f"Received: dtype={dtype}"
         )
     return images
@@ -40,35 +49,64 @@ def check_images(images):
 def fit_images(images, resolution, fit):
     """Images (N, H, W, 3) as (N, r, r, 3), antialiased.
 
+    Bilinear weights as in PIL and `tf.image.resize(antialias=True)`, but as two matrix
+    products: these run on every backend, under XLA (which has no kernel for TensorFlow's
+    op) and in one graph for images of every size.
+
     Args:
         images: RGB 0..255, uint8 or float. Images that are r x r are returned as they
             are, others are rounded to whole grey levels, as the data pipeline does.
         resolution: r, int.
         fit: "crop" (shorter side to int(r / 0.875), then the centre) or "squash".
     """
-    if fit not in FITS:
-        raise ValueError(f"`fit` must be one of {FITS}. Received: fit={fit!r}")
-    height, width = images.shape[1:3]
-    if (height, width) == (resolution, resolution):
+    _check_fit(fit)
+    images = check_images(images)
+    height, width = ops.shape(images)[1:3]
+    static = isinstance(height, int) and isinstance(width, int)
+    if static and (height, width) == (resolution, resolution):
         return images
-    if height is None or width is None:
-        raise ValueError(
-            "Batches to be resized need a known height and width. "
-            f"Received: shape={tuple(images.shape)}"
-        )
+    # Sizes that are known are computed with numpy, in double precision.
+    lib, dtype = (np, "float64") if static else (ops, "float32")
+    native = lib.logical_and(
+        lib.equal(height, resolution), lib.equal(width, resolution)
+    )
     target = (resolution, resolution)
     if fit == "crop":
-        target = resolutions_lib.validation_size(height, width, resolution)
-    x = ops.image.resize(
-        ops.cast(images, "float32"),
-        target,
-        interpolation="bilinear",
-        antialias=True,
-        data_format="channels_last",
+        target = resolutions_lib.validation_size(
+            height, width, resolution, minimum=lib.minimum
+        )
+        # A batch that turns out to be r x r stays as it is.
+        target = [lib.where(native, resolution, side) for side in target]
+    rows, columns = (
+        _bilinear(size, side, resolution, lib, dtype)
+        for size, side in zip((height, width), target, strict=True)
     )
-    top, left = (resolutions_lib.centre_offset(n, resolution) for n in target)
-    x = x[:, top : top + resolution, left : left + resolution]
-    return ops.clip(ops.round(x), 0, 255)
+    x = ops.cast(images, "float32")
+    y = ops.einsum("oh,nhwc->nowc", ops.cast(rows, "float32"), x)
+    y = ops.einsum("pw,nowc->nopc", ops.cast(columns, "float32"), y)
+    rounded = ops.clip(ops.round(y), 0, 255)
+    return rounded if static else ops.where(native, y, rounded)
+
+
+def _bilinear(size, target, resolution, lib, dtype):
+    """Weights (r, size): a side resized to `target`, of which the centre r are kept.
+
+    A triangle as wide as the step between output pixels, cut at the border.
+    """
+    size, target = lib.array(size, dtype), lib.array(target, dtype)
+    step = size / target
+    # Halves go to even, in numpy and in keras.ops as in `centre_offset`.
+    offset = lib.round((target - resolution) / 2)
+    centres = (offset + lib.arange(resolution, dtype=dtype) + 0.5) * step
+    pixels = lib.arange(size, dtype=dtype) + 0.5
+    distance = lib.abs(pixels[None, :] - centres[:, None]) / lib.maximum(step, 1)
+    weights = lib.maximum(1 - distance, 0)
+    return weights / lib.sum(weights, axis=1, keepdims=True)
+
+
+def _check_fit(fit):
+    if fit not in FITS:
+        raise ValueError(f"`fit` must be one of {FITS}. Received: fit={fit!r}")
 
 
 class Predictors:
@@ -83,8 +121,7 @@ class Predictors:
         self._models = {}
 
     def get(self, resolution, fit):
-        if fit not in FITS:
-            raise ValueError(f"`fit` must be one of {FITS}. Received: fit={fit!r}")
+        _check_fit(fit)
         key = (resolution, fit)
         if key not in self._models:
             self._models[key] = _Predictor(self._classifier, resolution, fit)

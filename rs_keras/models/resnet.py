@@ -6,6 +6,7 @@ Layers are named as in the reference's checkpoints.
 """
 
 import functools
+import numbers
 
 import keras
 
@@ -114,8 +115,12 @@ resnet101 = functools.partial(resnet, 101)
 
 def norm_factory(resolutions, views, shared_bn, options):
     """A function (name, **more) -> `SwitchableBatchNormalization`."""
+    if shared_bn and views > 1:
+        raise ValueError(
+            "Views have a private normalization each, so `shared_bn` does not go with "
+            f"them. Received: shared_bn={shared_bn}, views={views}"
+        )
     rows = resolutions[:1] if shared_bn else resolutions
-    views = 1 if shared_bn else views
 
     def norm(name, **more):
         return switchable_norm.SwitchableBatchNormalization(
@@ -127,6 +132,8 @@ def norm_factory(resolutions, views, shared_bn, options):
 
 def scaled(channels, width, divisor=8):
     """`channels * width`, rounded to a multiple of 8, never below 90% of it."""
+    if not isinstance(width, numbers.Real) or not 0 < width < float("inf"):
+        raise ValueError(f"`width` must be a positive number. Received: {width=}")
     value = max(divisor, int(channels * width + divisor / 2) // divisor * divisor)
     return value + divisor if value < 0.9 * channels * width else value
 

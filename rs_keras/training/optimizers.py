@@ -66,16 +66,21 @@ class SGD(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.velocities = self.add_optimizer_variables(variables, "velocity")
+        # By Keras' names: `update_step` gets TensorFlow's variables, named "kernel:0".
+        self._decays = [
+            self.decay_scope == "all" or v.name.endswith("kernel") for v in variables
+        ]
 
     def update_step(self, gradient, variable, learning_rate):
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        if self.coupled_weight_decay and self._decays(variable):
+        index = self._get_variable_index(variable)
+        if self.coupled_weight_decay and self._decays[index]:
             gradient = gradient + self.coupled_weight_decay * variable
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
             return
-        velocity = self.velocities[self._get_variable_index(variable)]
+        velocity = self.velocities[index]
         new = self.momentum * velocity + gradient
         self.assign(velocity, new)
         step = gradient + self.momentum * new if self.nesterov else new
@@ -89,6 +94,3 @@ class SGD(keras.optimizers.Optimizer):
             "nesterov": self.nesterov,
             "decay_scope": self.decay_scope,
         }
-
-    def _decays(self, variable):
-        return self.decay_scope == "all" or variable.name.endswith("kernel")

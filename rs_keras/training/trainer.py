@@ -6,9 +6,12 @@ resolutions, one backward pass, no host round trip. What is ours is the objectiv
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from rs_keras.losses import distillation
+
+_LABELS_RULE = "Labels must be integers of the shape (N,)"
 
 
 class MultiResolutionTrainer:
@@ -64,6 +67,21 @@ class MultiResolutionTrainer:
         # The optimizer's variables exist before its saved values are read.
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """`keras.Model.fit`, after a look at labels that come as arrays."""
+        self._check_labels(y)
+        if isinstance(validation_data, tuple) and len(validation_data) == 2:
+            self._check_labels(validation_data[1])
+        return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        self._check_labels(y)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x, y=None, *args, **kwargs):
+        self._check_labels(y)
+        return super().test_on_batch(x, y, *args, **kwargs)
+
     def train_step(self, *args):
         """One optimizer step; args is (data) on TensorFlow, (state, data) on JAX."""
         *state, data = args
@@ -80,10 +98,18 @@ class MultiResolutionTrainer:
                 "`sample_weight` is not supported. Received: sample_weight of shape "
                 f"{tuple(sample_weight.shape)}"
             )
-        parts = self.loss.parts(y, self._stacked(y_pred), self.alpha)
+        _check_label_tensor(y)
+        logits = self._stacked(y_pred)
+        parts = self.loss.parts(y, logits, self.alpha)
         for name in ("classification", "ensemble", "distillation"):
-            self.means[f"loss_{name}"].update_state(parts[name])
-        return parts["loss"]
+            # Weighted as Keras weights the loss: the last batch may be smaller.
+            self.means[f"loss_{name}"].update_state(
+                parts[name], sample_weight=ops.shape(logits)[1]
+            )
+        # Gradients are summed over replicas: as in Keras' own losses each replica
+        # contributes its share of the mean.
+        strategy = getattr(self, "distribute_strategy", None)
+        return parts["loss"] / (strategy.num_replicas_in_sync if strategy else 1)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Top-1 and top-5 accuracy of every branch and of the ensemble."""
@@ -104,7 +130,23 @@ class MultiResolutionTrainer:
                 `y` = labels. Plain images go through the validation transform, as in
                 `predict`.
         """
+        self._check_labels(y)
         return super().evaluate(x, y, *args, return_dict=return_dict, **kwargs)
+
+    def _check_labels(self, labels):
+        """Refuses array labels that the graph would meet with a NaN or a long trace."""
+        if labels is None:
+            return
+        labels = np.asarray(labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"{_LABELS_RULE}. Received: shape={labels.shape}, dtype={labels.dtype}"
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise ValueError(
+                f"Labels must be in [0, {self.num_classes}). "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
 
     def _stacked(self, outputs):
         missing = [key for key in self.keys if key not in outputs]
@@ -116,13 +158,29 @@ class MultiResolutionTrainer:
         return ops.stack([outputs[key] for key in self.keys])  # (S, N, C)
 
     def _with_branches(self, data, fit):
-        x, *rest = data
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(x, dict):
             x = self.branch_images(x, fit)
-        return (x, *rest)
+        return x, y, sample_weight
+
+
+def _check_label_tensor(labels):
+    """Refuses labels of the wrong kind while the step is traced."""
+    if labels is None:
+        raise ValueError("Training and evaluation need labels. Received: labels=None")
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if len(labels.shape) != 1 or "int" not in dtype:
+        raise ValueError(
+            f"{_LABELS_RULE}. Received: shape={tuple(labels.shape)}, dtype={dtype}"
+        )
 
 
 def _correct(labels, logits, k):
-    """1.0 where the label is among the k largest logits: (N,)."""
-    hits = ops.in_top_k(ops.cast(labels, "int32"), ops.cast(logits, "float32"), k=k)
+    """1.0 where the label is among the k largest logits: (N,).
+
+    Not `ops.in_top_k`, which counts every tie as a hit: equal logits would be 100%
+    right, and half-precision logits tie often. Here the lower class wins, as in argmax.
+    """
+    _, classes = ops.top_k(logits, k=k)
+    hits = ops.any(classes == ops.cast(labels, classes.dtype)[:, None], axis=-1)
     return ops.cast(hits, "float32")

@@ -1,0 +1,1 @@
+"""From image bytes on disk to batches of every resolution, with tf.data."""

@@ -1,0 +1,220 @@
+"""Batches for training, validation and prediction."""
+
+import pathlib
+
+import tensorflow as tf
+
+from rs_keras import resolutions as resolutions_lib
+from rs_keras.data import decoding
+from rs_keras.data import folder
+from rs_keras.data import multi_resolution
+from rs_keras.data import transforms
+
+# What became of a file that could not be decoded: the sentence, or None.
+failure = decoding.failure
+
+FITS = ("crop", "squash")
+
+
+def train_dataset(
+    source,
+    resolutions,
+    *,
+    batch_size,
+    epochs,
+    seed,
+    start_epoch=0,
+    crops="shared",
+    flip="per_resolution",
+    views=1,
+    area=(0.08, 1.0),
+):
+    """All batches of a run, epoch after epoch, as one dataset.
+
+    One dataset and not one per epoch, so that loading goes on over the boundaries. It
+    has `steps_per_epoch` batches an epoch. Every random choice follows from (seed,
+    epoch, index of the image): a run that starts at a later epoch sees what the whole
+    run saw there.
+
+    The last, incomplete batch of an epoch is dropped, against the reference: shapes
+    stay static for XLA, and a batch of a handful of images would spoil the moving
+    statistics. The order differs between epochs, so no image is left out for good.
+
+    Args:
+        source: `sources.Source`.
+        resolutions: distinct positive ints, pixels.
+        batch_size: N, images a batch.
+        epochs: number of the run's epochs, counted from 0.
+        seed: int.
+        start_epoch: the first epoch to be yielded.
+        crops: "shared" (one crop for all resolutions) or "per_resolution".
+        flip: "per_resolution" or "shared".
+        views: how often a single resolution is repeated (RS-Nets, Table 6).
+        area: (smallest, largest) share of the image's area that a crop keeps.
+
+    Returns:
+        tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32), with the keys
+        of `resolutions.branch_keys`.
+
+    Raises:
+        ValueError: an argument breaks these rules.
+        tf.errors.InvalidArgumentError: while it is read, for a damaged file; `failure`
+            turns it into a sentence that names the file.
+    """
+    branches = _branches(resolutions, views)
+    multi_resolution.check_mode("crops", crops, multi_resolution.CROPS)
+    multi_resolution.check_mode("flip", flip, multi_resolution.FLIPS)
+    _check_area(area)
+    steps = steps_per_epoch(source, batch_size)
+
+    def examples(epoch):
+        dataset = source.examples(seed, epoch).take(steps * batch_size)
+        return dataset.map(lambda *example: (epoch, *example))
+
+    def load(epoch, index, item, label):
+        image, name = source.load(index, item)
+        key = transforms.fold_seed(seed, epoch, index)
+        images = multi_resolution.train_images(
+            image, name, branches, key, crops=crops, flip=flip, area=area
+        )
+        return images, label
+
+    dataset = tf.data.Dataset.range(start_epoch, epochs).flat_map(examples)
+    dataset = _parallel(dataset, load).batch(batch_size, drop_remainder=True)
+    total = max(epochs - start_epoch, 0) * steps
+    return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
+
+
+def steps_per_epoch(source, batch_size):
+    """Whole batches in an epoch; ValueError where there is not even one."""
+    _check_batch_size(batch_size)
+    if batch_size > source.num_examples:
+        raise ValueError(
+            "`batch_size` must be at most the number of training images, "
+            f"{source.num_examples}. Received: batch_size={batch_size}"
+        )
+    return source.num_examples // batch_size
+
+
+def val_dataset(source, resolutions, *, batch_size, views=1):
+    """Every validation image once, in order; the last batch may be smaller.
+
+    Args:
+        source: `sources.Source`.
+        resolutions, views: as for `train_dataset`.
+        batch_size: N, images a batch.
+
+    Returns:
+        tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32).
+    """
+    branches = _branches(resolutions, views)
+    _check_batch_size(batch_size)
+
+    def load(index, item, label):
+        image, name = source.load(index, item)
+        return multi_resolution.validation_images(image, name, branches), label
+
+    dataset = _parallel(source.examples(), load).batch(batch_size)
+    total = -(-source.num_examples // batch_size)
+    return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
+
+
+def list_images(path):
+    """The image files of a directory (not of directories in it), or one file.
+
+    Args:
+        path: directory or file with a name in .jpg, .jpeg or .png.
+
+    Returns:
+        Sorted list of `pathlib.Path`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the directory holds no image, or the file is none.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"Images must be an existing file or directory. Received: {path}"
+        )
+    if not path.is_dir():
+        if not folder.is_image(path.name):
+            raise ValueError(
+                f"An image file must end in {folder.allowed()}. Received: {path}"
+            )
+        return [path]
+    found = sorted(p for p in path.iterdir() if folder.is_image(p.name) and p.is_file())
+    if not found:
+        raise ValueError(
+            f"A directory of images must hold files ending in {folder.allowed()}. "
+            f"Received: {path}"
+        )
+    return found
+
+
+def files_dataset(paths, resolution, *, batch_size, fit="crop"):
+    """Images for prediction, in the given order.
+
+    Args:
+        paths: image files.
+        resolution: r, int.
+        batch_size: N, images a batch; the last batch may be smaller.
+        fit: "crop" (the validation transform) or "squash" (r x r whatever the
+            proportion). Images that are r x r are taken as they are.
+
+    Returns:
+        tf.data.Dataset of images (N, r, r, 3) uint8.
+    """
+    (resolution,) = resolutions_lib.check_resolutions((resolution,))
+    multi_resolution.check_mode("fit", fit, FITS)
+    _check_batch_size(batch_size)
+    names = [str(path) for path in paths]
+    if not names:
+        raise ValueError(f"At least one image is needed. Received: paths={names}")
+    transform = transforms.validation if fit == "crop" else transforms.squash
+
+    def load(name):
+        image = decoding.attempt(decoding.decode, tf.io.read_file(name), name)
+        native = tf.reduce_all(tf.shape(image)[:2] == resolution)
+        fitted = tf.cond(native, lambda: image, lambda: transform(image, resolution))
+        return tf.ensure_shape(fitted, (resolution, resolution, 3))
+
+    dataset = tf.data.Dataset.from_tensor_slices(names)
+    return _finish(_parallel(dataset, load).batch(batch_size))
+
+
+def _branches(resolutions, views):
+    resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
+    keys = resolutions_lib.branch_keys(resolutions, views)
+    sides = resolutions if views == 1 else resolutions * views
+    return dict(zip(keys, sides, strict=True))
+
+
+def _parallel(dataset, load):
+    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _finish(dataset):
+    options = tf.data.Options()
+    # Under tf.distribute each replica takes its share of the examples: there are no
+    # files at the root of this pipeline that could be shared out instead.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _check_batch_size(batch_size):
+    if not resolutions_lib.is_integer(batch_size) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be a positive integer. "
+            f"Received: batch_size={batch_size}"
+        )
+
+
+def _check_area(area):
+    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(
+            "`area` must be two shares of the image's area, 0 < smallest <= largest "
+            f"<= 1. Received: area={area}"
+        )

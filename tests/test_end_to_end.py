@@ -1,0 +1,243 @@
+"""The command lines on real files: train, go on, evaluate, predict, and mistakes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = (
+    "--model=resnet18",
+    "--width=0.125",
+    "--resolutions=48,32",
+    "--batch_size=8",
+    "--learning_rate=0.02",
+    "--threads=2",
+)
+
+
+def run(module, *arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def succeeds(*arguments):
+    found = run(*arguments)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
+
+
+def refuses(sentence, *arguments):
+    found = run(*arguments)
+    assert found.returncode == 2, found.stdout + found.stderr
+    assert "Traceback" not in found.stderr
+    message = found.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ") and sentence in message, found.stderr
+    assert "Received: " in message
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of three classes, 16 + 8 JPEG files each, coloured by class."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 8)):
+        for label, name in enumerate(("blue", "green", "red")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                image = generator.integers(0, 100, (60, 72, 3))
+                image[..., 2 - label] += 150
+                data = tf.io.encode_jpeg(image.astype("uint8")).numpy()
+                (folder / f"{i}.jpg").write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """A workdir trained for three epochs in one go."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    output = succeeds(
+        "rs_keras.train",
+        *TINY,
+        f"--dataset=folder:{photos}",
+        f"--workdir={workdir}",
+        "--epochs=3",
+    )
+    assert "ETA" in output and "data wait" in output and "ensemble" in output
+    return workdir
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_training_learns_and_fills_the_workdir(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert list(results["resolutions"]) == ["48", "32"]
+    assert results["resolutions"]["48"]["top1"] > 0.6  # three colours, chance is 1/3
+    assert results["resolutions"]["48"]["top5"] is None
+    assert results["resolutions"]["48"]["macs"] > results["resolutions"]["32"]["macs"]
+    assert results["classes"] == ["blue", "green", "red"]
+    assert results["skipped_images"] == []
+    assert len(results["alpha"]) == 2
+    np.testing.assert_allclose(sum(results["alpha"]), 1, rtol=1e-6)
+    metrics = lines(finished / "metrics.jsonl")
+    assert [m["epoch"] for m in metrics] == [1, 2, 3]
+    assert [m["step"] for m in metrics] == [6, 12, 18]
+    assert {"loss", "loss_classification", "loss_ensemble", "loss_distillation"} <= set(
+        metrics[0]
+    )
+    assert {"top1_48", "top1_ensemble", "val_loss", "val_top1_32"} <= set(metrics[0])
+    assert metrics[2]["loss"] < metrics[0]["loss"]
+    assert len(lines(finished / "timing.jsonl")) == 3
+    assert list((finished / "tensorboard").glob("events.*"))
+    assert len(list((finished / "checkpoints").iterdir())) == 3
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
+    """Bit for bit: the same command, stopped after an epoch, ends as if it were not."""
+    workdir = tmp_path / "stopped"
+    command = (
+        "rs_keras.train",
+        *TINY,
+        f"--dataset=folder:{photos}",
+        f"--workdir={workdir}",
+        "--epochs=3",
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2: validation"):
+                process.kill()
+    assert not (workdir / "model.keras").exists()
+    assert "Going on after epoch" in succeeds(*command)
+    for name in ("metrics.jsonl", "results.json", "flags.cfg"):
+        assert (workdir / name).read_text() == (finished / name).read_text(), name
+    last = [
+        d / "checkpoints" / "epoch-0003" / "arrays.npz" for d in (finished, workdir)
+    ]
+    with np.load(last[0]) as one, np.load(last[1]) as other:
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_evaluate_repeats_the_results_and_tests_other_resolutions(finished, tmp_path):
+    out = tmp_path / "evaluation.json"
+    text = succeeds("rs_keras.evaluate", f"--workdir={finished}", f"--json={out}")
+    assert "ensemble" in text
+    results = json.loads((finished / "results.json").read_text())
+    assert json.loads(out.read_text()) == results
+    succeeds(
+        "rs_keras.evaluate",
+        f"--workdir={finished}",
+        "--resolutions=56,40,32",
+        f"--json={out}",
+    )
+    other = json.loads(out.read_text())
+    assert list(other["resolutions"]) == ["56", "40", "32"]
+    assert other["ensemble"] is None
+    assert other["resolutions"]["32"] == results["resolutions"]["32"]
+
+
+def test_predict_on_validation_files_equals_evaluate(finished, photos, tmp_path):
+    """Counted by hand from predict's classes: the same top-1 as in results.json."""
+    out, hits, seen = tmp_path / "p.json", 0, 0
+    for name in ("blue", "green", "red"):
+        text = succeeds(
+            "rs_keras.predict",
+            f"--workdir={finished}",
+            f"--images={photos}/val/{name}",
+            "--resolution=32",
+            f"--json={out}",
+        )
+        assert "0.jpg" in text and "%" in text
+        for row in json.loads(out.read_text())["images"]:
+            total = sum(p["probability"] for p in row["predictions"])
+            np.testing.assert_allclose(total, 1, rtol=1e-5)
+            hits += row["predictions"][0]["class"] == name
+            seen += 1
+    results = json.loads((finished / "results.json").read_text())
+    assert hits / seen == results["resolutions"]["32"]["top1"]
+
+
+def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
+    text = succeeds(
+        "rs_keras.train",
+        *TINY,
+        "--dataset=shapes",
+        "--resolutions=40,32",
+        "--batch_size=512",
+        "--epochs=1",
+        "--learning_rate=0",
+        f"--init_from={finished}",
+        f"--workdir={tmp_path / 'second'}",
+    )
+    assert "the head was reset" in text and "alpha was reset" in text
+    checkpoint = "checkpoints/epoch-000{}/arrays.npz"
+    with (
+        np.load(finished / checkpoint.format(3)) as first,
+        np.load(tmp_path / "second" / checkpoint.format(1)) as second,
+    ):
+        # The learning rate is 0, so the weights are still those of the first run.
+        kernel = "resnet18/conv1_bn/conv1/kernel"
+        np.testing.assert_array_equal(first[kernel], second[kernel])
+        gamma = "resnet18/conv1_bn/bn1/gamma"  # rows 48, 32 -> 40, 32
+        np.testing.assert_allclose(second[gamma][0], first[gamma].mean(0), rtol=1e-6)
+        np.testing.assert_array_equal(second[gamma][1], first[gamma][1])
+
+
+def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
+    base = ("rs_keras.train", *TINY, "--epochs=3")
+    data = f"--dataset=folder:{photos}"
+    fresh = f"--workdir={tmp_path / 'fresh'}"
+    refuses(
+        "belongs to a run with other flags; choose another",
+        *base,
+        data,
+        f"--workdir={finished}",
+        "--learning_rate=0.5",
+    )
+    refuses(
+        "The workdir already has a run",
+        *base,
+        data,
+        f"--workdir={finished}",
+        "--resume=never",
+    )
+    refuses("--num_classes must be the", *base, data, fresh, "--num_classes=7")
+    refuses("at least 32", *base, data, fresh, "--resolutions=48,16")
+    refuses("batch", *base, data, fresh, "--batch_size=100")
+    refuses("", *base, "--dataset=folder:/no/such/folder", fresh)
+    refuses("", *base, "--dataset=mnist", fresh)
+    refuses("needed", *base, data, fresh, "--init_from=/no/such/run")
+    assert not (tmp_path / "fresh").exists()
+    after = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
+    assert before == after
+
+
+def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp_path):
+    workdir = f"--workdir={finished}"
+    refuses("must hold a finished run", "rs_keras.evaluate", f"--workdir={tmp_path}")
+    refuses("at least 32", "rs_keras.evaluate", workdir, "--resolutions=8")
+    refuses("classes of the run", "rs_keras.evaluate", workdir, "--dataset=shapes")
+    image = f"--images={photos}/val/red/0.jpg"
+    refuses("at least 32", "rs_keras.predict", workdir, image, "--resolution=8")
+    refuses("", "rs_keras.predict", workdir, f"--images={tmp_path}/none.jpg")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    refuses("broken.jpg", "rs_keras.predict", workdir, f"--images={broken}")
