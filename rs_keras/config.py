@@ -114,7 +114,7 @@ def define_train_flags():
     flags.DEFINE_enum("model", "resnet18", MODELS, "Network.")
     flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
     flags.DEFINE_string("dataset", None, "shapes | folder:DIR | tfds:NAME.")
-    _define_integers("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
+    flags.DEFINE_list("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
     flags.DEFINE_integer(
         "num_classes", None, "Number of classes; default: the dataset's.", lower_bound=2
     )
@@ -184,7 +184,7 @@ def define_json():
 def define_evaluate_flags():
     """Defines the flags of `python -m rs_keras.evaluate`."""
     define_workdir()
-    _define_integers(
+    flags.DEFINE_list(
         "resolutions", None, "Resolutions to test, also untrained; default: trained."
     )
     flags.DEFINE_string("dataset", None, "Another dataset; default: the run's own.")
@@ -223,12 +223,7 @@ def train_config():
         for field in dataclasses.fields(TrainConfig)
     }
     values["resolutions"] = integers("resolutions")
-    try:
-        values["area"] = tuple(float(v) for v in values["area"])
-    except ValueError as error:
-        raise ValueError(
-            f"--area must be two numbers. Received: --area={_text(values['area'])}"
-        ) from error
+    values["area"] = _numbers("area", float, "numbers")
     return TrainConfig(**values)
 
 
@@ -246,14 +241,7 @@ def require(*names):
 
 def integers(name):
     """A flag of comma-separated integers as a tuple; None if it is not given."""
-    values = getattr(flags.FLAGS, name)
-    try:
-        return None if values is None else tuple(int(v) for v in values)
-    except ValueError as error:
-        raise ValueError(
-            f"--{name} must be integers with commas between. "
-            f"Received: --{name}={_text(values)}"
-        ) from error
+    return _numbers(name, int, "integers")
 
 
 def run(main):
@@ -282,17 +270,28 @@ def run(main):
 
 
 @contextlib.contextmanager
-def mistakes():
-    """Turns a user's mistake raised within into one sentence and exit code 2."""
+def mistakes(kinds=(ValueError, OSError)):
+    """Turns a user's mistake raised within into one sentence and exit code 2.
+
+    Args:
+        kinds: the exception classes that are mistakes.
+    """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except kinds as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _define_integers(name, default, text):
-    flags.DEFINE_list(name, default, text)
+def _numbers(name, kind, what):
+    values = getattr(flags.FLAGS, name)
+    try:
+        return None if values is None else tuple(kind(v) for v in values)
+    except ValueError as error:
+        raise ValueError(
+            f"--{name} must be {what} with commas between. "
+            f"Received: --{name}={_text(values)}"
+        ) from error
 
 
 def _text(value):

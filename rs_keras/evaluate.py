@@ -43,7 +43,8 @@ def main():
             source, resolutions, batch_size=values.batch_size, views=views
         )
     progress = _Progress(-(-source.num_examples // values.batch_size))
-    found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
+    with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
+        found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
     results = build.results(model, found, keys, resolutions * views)
     print(report.table(results))
     if values.json:

@@ -37,34 +37,22 @@ def main():
 
 def _predict(model, dataset, paths, resolution, top):
     import numpy as np
-    import tensorflow as tf
     from keras import ops
+
+    from rs_keras.data import pipeline
 
     names = model.class_names or [str(i) for i in range(model.num_classes)]
     rows = []
-    try:
+    with pipeline.damaged_images():
         for images in dataset:
             logits = model.predict(images, resolution=resolution, verbose=0)
-            probabilities = ops.convert_to_numpy(ops.softmax(logits))
-            for row in probabilities:
+            for row in ops.convert_to_numpy(ops.softmax(logits)):
                 best = np.argsort(-row, kind="stable")[:top]
-                rows.append(
-                    {
-                        "image": str(paths[len(rows)]),
-                        "predictions": [
-                            {"class": names[i], "probability": float(row[i])}
-                            for i in best
-                        ],
-                    }
-                )
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(pipeline_message(error)) from error
+                found = [
+                    {"class": names[i], "probability": float(row[i])} for i in best
+                ]
+                rows.append({"image": str(paths[len(rows)]), "predictions": found})
     return rows
-
-
-def pipeline_message(error):
-    """The sentence with which the data pipeline refused a file."""
-    return error.message.split("\n")[0]
 
 
 def _print(rows):

@@ -45,6 +45,7 @@ class _Run:
             views=config.views,
         )
         build.compile_model(self.model, config, self.steps)
+        self.found = None  # what the last validation found
         self.start_epoch = self._restore()
         if self.start_epoch == 0 and config.init_from:
             for sentence in build.initialize_from(self.model, config.init_from):
@@ -57,6 +58,7 @@ class _Run:
         )
 
     def train(self):
+        from rs_keras.data import pipeline
         from rs_keras.training import loop
         from rs_keras.training import tensorboard
 
@@ -66,17 +68,18 @@ class _Run:
         dataset = self.build.train_batches(
             self.config, self.source, start_epoch=self.start_epoch
         )
-        if self.start_epoch == 0:
-            images, _ = next(iter(dataset))
-            self.board.images(images)
-        loop.train(
-            self.model,
-            dataset,
-            steps=self.steps,
-            epochs=self.config.epochs,
-            start_epoch=self.start_epoch,
-            on_epoch_end=self._epoch_end,
-        )
+        damaged = pipeline.DamagedImage
+        with config_lib.mistakes(damaged), pipeline.damaged_images():
+            if self.start_epoch == 0:
+                self.board.images(next(iter(dataset))[0])
+            loop.train(
+                self.model,
+                dataset,
+                steps=self.steps,
+                epochs=self.config.epochs,
+                start_epoch=self.start_epoch,
+                on_epoch_end=self._epoch_end,
+            )
 
     def finish(self):
         """Writes model.keras and results.json and prints the table."""
@@ -84,7 +87,8 @@ class _Run:
 
         model = self.model
         sides = model.resolutions * model.views
-        results = self.build.results(model, self._evaluate(), model.keys, sides)
+        found = self.found or self._evaluate()
+        results = self.build.results(model, found, model.keys, sides)
         self.model.save(self.workdir.path / ".model.tmp.keras")
         (self.workdir.path / ".model.tmp.keras").replace(self.workdir.model)
         workdir_lib.write_json(self.workdir.results, results)
@@ -108,7 +112,7 @@ class _Run:
 
     def _epoch_end(self, epoch, step, logs, timing):
         start = time.perf_counter()
-        found = self._evaluate()
+        found = self.found = self._evaluate()
         timing["validation_seconds"] = time.perf_counter() - start
         for name, value in found["losses"].items():
             if name != "distillation_raw":

@@ -129,8 +129,10 @@ def _import_violation(name, target):
         return None
     if _room(target) is None:
         return "the target has no rank"
-    if target == "rs_keras.config" and name not in MAY_IMPORT_CONFIG | {target}:
-        return "only the mains and rs_keras.build import rs_keras.config"
+    if target == "rs_keras.config" and not (
+        name in MAY_IMPORT_CONFIG | {target} or _room(name).startswith("tools")
+    ):
+        return "only the mains, the tools and rs_keras.build import rs_keras.config"
     if _room(name) != _room(target) and _rank(target) >= _rank(name):
         return "not strictly down"
     return None

@@ -83,7 +83,7 @@ def test_method_decides_the_distillation():
         ),
         (
             ["--dataset=shapes", "--workdir=w", "--area=a,b"],
-            "--area must be two numbers. Received: --area=a,b",
+            "--area must be numbers with commas between. Received: --area=a,b",
         ),
         (
             ["--dataset=shapes", "--workdir=w", "--views=2", "--resolutions=64,32"],

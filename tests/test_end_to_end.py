@@ -70,7 +70,7 @@ def finished(photos, tmp_path_factory):
         *TINY,
         f"--dataset=folder:{photos}",
         f"--workdir={workdir}",
-        "--epochs=3",
+        "--epochs=5",
     )
     assert "ETA" in output and "data wait" in output and "ensemble" in output
     return workdir
@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
         *TINY,
         f"--dataset=folder:{photos}",
         f"--workdir={workdir}",
-        "--epochs=3",
+        "--epochs=5",
     )
     with subprocess.Popen(
         [sys.executable, "-m", *command],
@@ -174,6 +174,26 @@ def test_predict_on_validation_files_equals_evaluate(finished, photos, tmp_path)
     assert hits / seen == results["resolutions"]["32"]["top1"]
 
 
+def test_views_of_one_resolution_are_trained_and_reported_apart(photos, tmp_path):
+    workdir = f"--workdir={tmp_path / 'views'}"
+    succeeds(
+        "rs_keras.train",
+        *TINY,
+        f"--dataset=folder:{photos}",
+        "--resolutions=32",
+        "--views=2",
+        "--crops=per_resolution",
+        "--epochs=1",
+        workdir,
+    )
+    results = json.loads((tmp_path / "views" / "results.json").read_text())
+    assert list(results["resolutions"]) == ["32_view1", "32_view2"]
+    assert len(results["alpha"]) == 2
+    out = tmp_path / "views.json"
+    succeeds("rs_keras.evaluate", workdir, f"--json={out}")
+    assert json.loads(out.read_text()) == results
+
+
 def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
     text = succeeds(
         "rs_keras.train",
@@ -202,7 +222,7 @@ def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
 
 def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
     before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
-    base = ("rs_keras.train", *TINY, "--epochs=3")
+    base = ("rs_keras.train", *TINY, "--epochs=5")
     data = f"--dataset=folder:{photos}"
     fresh = f"--workdir={tmp_path / 'fresh'}"
     refuses(

@@ -80,12 +80,11 @@ def _split_tree(root, split, ignored):
         )
     empty = [name for name in train if not _images(root / "train" / name)]
     _refuse_empty(root / "train", empty)
-    tree = {name: _images(root / split / name, ignored) for name in train}
-    if not any(tree.values()):
+    if not any(_images(root / "val" / name) for name in train):
         raise ValueError(
             f"val must hold at least one image. Received: {root / 'val'}, without any"
         )
-    return tree
+    return {name: _images(root / split / name, ignored) for name in train}
 
 
 def _own_split(root, ignored):

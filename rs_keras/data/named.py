@@ -66,7 +66,8 @@ def open_split(name, split, *, data_dir=None):
 def _builder(tfds, name, data_dir):
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    # Of the unknown name, or of a known name's unknown configuration.
+    except ValueError as error:
         hints = [x for x in str(error).split("\n") if x.startswith("Did you mean")]
         hint = hints[0].rpartition("->")[2].strip(" ?") if hints else ""
         raise ValueError(
@@ -126,6 +127,8 @@ def _read(tfds, builder, which):
     return builder.as_dataset(
         split=which,
         shuffle_files=False,
+        # A cache complains where an epoch ends before the set does.
+        read_config=tfds.ReadConfig(try_autocache=False),
         # Crops are decoded later, one at a time, instead of whole images here.
         decoders=tfds.decode.PartialDecoding(
             {"image": True, "label": True},

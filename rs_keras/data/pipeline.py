@@ -1,5 +1,6 @@
 """Batches for training, validation and prediction."""
 
+import contextlib
 import pathlib
 
 import tensorflow as tf
@@ -9,9 +10,6 @@ from rs_keras.data import decoding
 from rs_keras.data import folder
 from rs_keras.data import multi_resolution
 from rs_keras.data import transforms
-
-# What became of a file that could not be decoded: the sentence, or None.
-failure = decoding.failure
 
 FITS = ("crop", "squash")
 
@@ -58,8 +56,8 @@ def train_dataset(
 
     Raises:
         ValueError: an argument breaks these rules.
-        tf.errors.InvalidArgumentError: while it is read, for a damaged file; `failure`
-            turns it into a sentence that names the file.
+        tf.errors.InvalidArgumentError: while it is read, for a damaged file; within
+            `damaged_images` it becomes a sentence that names the file.
     """
     branches = _branches(resolutions, views)
     multi_resolution.check_mode("crops", crops, multi_resolution.CROPS)
@@ -181,6 +179,22 @@ def files_dataset(paths, resolution, *, batch_size, fit="crop"):
 
     dataset = tf.data.Dataset.from_tensor_slices(names)
     return _finish(_parallel(dataset, load).batch(batch_size))
+
+
+class DamagedImage(ValueError):
+    """A file that is no image, named."""
+
+
+@contextlib.contextmanager
+def damaged_images():
+    """Raises `DamagedImage` for a file that a dataset read within cannot decode."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        sentence = decoding.failure(error)
+        if sentence is None:
+            raise
+        raise DamagedImage(sentence) from error
 
 
 def _branches(resolutions, views):

@@ -182,7 +182,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         return self._row(resolution)
 
     def _interpolation_in_graph(self, resolution):
-        """`resolutions.interpolation` with tensors: rows, and the upper one's weight."""
+        """`resolutions.interpolation` with tensors: rows, and weight of the upper."""
         grid = ops.convert_to_tensor(self.resolutions, dtype=self.variable_dtype)
         resolution = ops.cast(resolution, self.variable_dtype)
         last = len(self.resolutions) - 1

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, and a damaged one is not taken for a whole one."""
+"""Checkpoints: everything comes back, and a damaged one is refused."""
 
 import json
 

@@ -330,7 +330,9 @@ class TestErrors:
         )
 
     def test_unknown_branch_is_refused(self):
-        with pytest.raises(ValueError, match=r"one of \(64, 48, 32\). Received: .*'64'"):
+        with pytest.raises(
+            ValueError, match=r"one of \(64, 48, 32\). Received: .*'64'"
+        ):
             layer_with_rows()(images(), resolution="64")
 
     @pytest.mark.parametrize("resolution", [60, 100, 48.5])

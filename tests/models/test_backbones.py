@@ -55,7 +55,9 @@ def test_kernels_start_as_the_reference_draws_them():
     ):
         checked = 0
         for layer in conv_bn.leaves(model.blocks):
-            if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            if not isinstance(
+                layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D
+            ):
                 continue
             kernel = layer.kernel.numpy()
             if isinstance(layer, keras.layers.DepthwiseConv2D):

@@ -130,7 +130,10 @@ def test_configuration_round_trip_keeps_every_argument():
     ("argument", "message"),
     [
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\). Received: momentum=1.0"),
-        ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\). Received: momentum=-0.1"),
+        (
+            {"momentum": -0.1},
+            r"`momentum` must be in \[0, 1\). Received: momentum=-0.1",
+        ),
         (
             {"weight_decay": -1.0},
             "`weight_decay` must be at least 0. Received: weight_decay=-1.0",

@@ -102,7 +102,9 @@ def test_losses_are_the_official_ones(steps, expected, step):
 
 
 @pytest.mark.parametrize("step", range(3))
-def test_weights_alpha_and_moving_statistics_are_the_official_ones(steps, expected, step):
+def test_weights_alpha_and_moving_statistics_are_the_official_ones(
+    steps, expected, step
+):
     _, state = steps[step]
     names = [n for n in expected.files if n.startswith(f"s{step}|")]
     assert len(names) == 4 + 2 * 3 * 4
