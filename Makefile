@@ -16,7 +16,7 @@ SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_inf
 .PHONY: help quickstart test test-slow clean FORCE
 
 help:
-	@echo 'make quickstart   train on embedded data and evaluate (a few minutes)'
+	@echo 'make quickstart   train on generated images, evaluate and predict (a few minutes)'
 	@echo 'make test         style checks and every test but the slow ones'
 	@echo 'make test-slow    the slow tests'
 	@echo 'make clean        remove .venv, build products and caches; runs/ stays'
@@ -25,6 +25,7 @@ help:
 quickstart: $(INSTALLED)
 	$(VENV_PYTHON) -m rs_keras.train --flagfile=configs/quickstart.cfg --workdir=runs/quickstart
 	$(VENV_PYTHON) -m rs_keras.evaluate --workdir=runs/quickstart
+	$(VENV_PYTHON) examples/switch_resolution.py --model=runs/quickstart/model.keras
 
 test: $(INSTALLED_TEST)
 	$(VENV_PYTHON) -m ruff check .

@@ -1,13 +1,9 @@
 """Composition root: from the flags of a run to its network, data and objective."""
 
-import pathlib
-
 import keras
 import numpy as np
 
 from rs_keras.data import pipeline
-from rs_keras.layers import conv_bn
-from rs_keras.layers import switchable_norm
 from rs_keras.losses import distillation
 from rs_keras.models import mobilenet_v2
 from rs_keras.models import resnet
@@ -91,79 +87,6 @@ def train_batches(config, source, *, start_epoch):
         views=config.views,
         area=config.area,
     )
-
-
-def load_classifier(path):
-    """A finished run's model, or a .keras file; ValueError where it is neither."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / "model.keras"
-    if not path.exists():
-        raise ValueError(
-            "A workdir with a finished run or a .keras file is needed. "
-            f"Received: {path}"
-        )
-    return keras.saving.load_model(path)
-
-
-def initialize_from(model, path):
-    """Starts `model` from the weights of another run; returns what did not fit.
-
-    Convolutions are copied. A row of batch normalization is what the other network
-    would use at that resolution: its own row or the interpolated one. A head of
-    another size, and alpha for another number of branches, keep their initial values.
-
-    Args:
-        model: `Classifier`.
-        path: workdir or .keras file.
-
-    Returns:
-        List of sentences, one for each part that was reset.
-
-    Raises:
-        ValueError: the file is no classifier, or one of another architecture.
-    """
-    other = load_classifier(path)
-    theirs = {
-        layer.name: layer for layer in conv_bn.leaves([*other.blocks, other.head])
-    }
-    values = []
-    for layer in conv_bn.leaves(model.blocks):
-        source = theirs.get(layer.name)
-        if isinstance(layer, switchable_norm.SwitchableBatchNormalization):
-            found = source and [source.parameters_at(r) for r in layer.keys]
-            found = found and [np.stack(rows) for rows in zip(*found, strict=True)]
-            targets = (
-                layer.gamma,
-                layer.beta,
-                layer.moving_mean,
-                layer.moving_variance,
-            )
-        else:
-            found = source and [np.asarray(w) for w in source.weights]
-            targets = layer.weights
-        shapes = found and [f.shape for f in found]
-        if shapes != [tuple(t.shape) for t in targets] and targets:
-            raise ValueError(
-                "--init_from needs a run of the same --model and --width. "
-                f"Received: {path}, where {layer.name} does not fit"
-            )
-        values += zip(targets, found or [], strict=True)
-    for target, value in values:
-        target.assign(value)
-    reset = []
-    if model.head.kernel.shape == other.head.kernel.shape:
-        model.head.set_weights(other.head.get_weights())
-    else:
-        reset.append(
-            f"the head was reset: it has {model.num_classes} classes here, "
-            f"{other.num_classes} there"
-        )
-    if model.keys == other.keys:
-        model.alpha.assign(other.alpha)
-    elif len(model.keys) > 1:
-        reset.append("alpha was reset: the resolutions differ")
-    return reset
 
 
 def results(model, found, keys, sides):

@@ -12,100 +12,12 @@ from absl import app
 from absl import flags
 
 from rs_keras import resolutions as resolutions_lib
+from rs_keras import train_config as train_config_lib
 
 METHODS = ("rsnet", "parallel", "shared_bn", "single")
 MODES = ("full", "vanilla", "top_down", "largest", "none")
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-# Flags that say how or where a run is computed, not what it computes.
-_FREE = ("workdir", "resume", "threads")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """What a training run computes; see the flags of the same names."""
-
-    model: str
-    width: float
-    dataset: str
-    resolutions: tuple
-    num_classes: int | None
-    method: str
-    distillation: str | None
-    crops: str
-    views: int
-    flip: str
-    area: tuple
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    schedule: str
-    warmup_epochs: float
-    precision: str
-    jit: bool
-    seed: int
-    threads: int
-    init_from: str | None
-    resume: str
-    workdir: str
-
-    def __post_init__(self):
-        resolutions_lib.check_resolutions(self.resolutions, views=self.views)
-        branches = len(self.resolutions) * self.views
-        if self.method == "single" and branches > 1:
-            raise ValueError(
-                "--method=single trains one resolution. "
-                f"Received: --resolutions={_text(self.resolutions)} "
-                f"--views={self.views}"
-            )
-        if self.method != "single" and branches < 2:
-            raise ValueError(
-                f"--method={self.method} needs several resolutions (or --views); one "
-                "resolution is trained by --method=single. "
-                f"Received: --resolutions={_text(self.resolutions)}"
-            )
-        if self.method != "rsnet" and self.distillation is not None:
-            raise ValueError(
-                "--distillation is for --method=rsnet. "
-                f"Received: --method={self.method} --distillation={self.distillation}"
-            )
-        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(
-                "--area must be two numbers 0 < LOW <= HIGH <= 1. "
-                f"Received: --area={_text(self.area)}"
-            )
-        if not self.warmup_epochs < self.epochs:
-            raise ValueError(
-                "--warmup_epochs must be less than --epochs. Received: "
-                f"--warmup_epochs={self.warmup_epochs} --epochs={self.epochs}"
-            )
-
-    @property
-    def mode(self):
-        """The mode of `MultiResolutionDistillation` that the method stands for."""
-        return (self.distillation or "full") if self.method == "rsnet" else "none"
-
-    def flagfile(self):
-        """The flags as text that --flagfile reads back, one a line."""
-        values = dataclasses.asdict(self)
-        return "".join(
-            f"--{name}={_text(value)}\n"
-            for name, value in values.items()
-            if value is not None and name not in ("workdir", "resume")
-        )
-
-    def differences(self, flagfile):
-        """What a workdir's flags.cfg says differently, as a list of sentences."""
-        theirs = dict(line[2:].split("=", 1) for line in flagfile.splitlines() if line)
-        ours = dict(line[2:].split("=", 1) for line in self.flagfile().splitlines())
-        return [
-            f"--{name} is {theirs.get(name, 'unset')} there, "
-            f"{ours.get(name, 'unset')} here"
-            for name in sorted(set(theirs) | set(ours))
-            if name not in _FREE and theirs.get(name) != ours.get(name)
-        ]
 
 
 def define_train_flags():
@@ -220,11 +132,13 @@ def train_config():
     require("dataset", "workdir")
     values = {
         field.name: getattr(flags.FLAGS, field.name)
-        for field in dataclasses.fields(TrainConfig)
+        for field in dataclasses.fields(train_config_lib.TrainConfig)
     }
-    values["resolutions"] = integers("resolutions")
+    values["resolutions"] = resolutions_lib.check_resolutions(
+        integers("resolutions"), views=values["views"]
+    )
     values["area"] = _numbers("area", float, "numbers")
-    return TrainConfig(**values)
+    return train_config_lib.TrainConfig(**values)
 
 
 def values():
@@ -286,15 +200,9 @@ def mistakes(kinds=(ValueError, OSError)):
 def _numbers(name, kind, what):
     values = getattr(flags.FLAGS, name)
     try:
-        return None if values is None else tuple(kind(v) for v in values)
+        return values and tuple(kind(v) for v in values)
     except ValueError as error:
         raise ValueError(
             f"--{name} must be {what} with commas between. "
-            f"Received: --{name}={_text(values)}"
+            f"Received: --{name}={train_config_lib.as_text(values)}"
         ) from error
-
-
-def _text(value):
-    if isinstance(value, (tuple, list)):
-        return ",".join(str(v) for v in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -19,13 +19,14 @@ def main():
         workdir.trained_model()
 
         from rs_keras import build
+        from rs_keras.checkpoints import keras_file
         from rs_keras.data import pipeline
         from rs_keras.data import sources
         from rs_keras.evaluation import evaluator
         from rs_keras.evaluation import report
 
         build.set_threads(values.threads)
-        model = build.load_classifier(workdir.path)
+        model = keras_file.load(workdir.path)
         source = sources.open_source(values.dataset or workdir.flag("dataset"), "val")
         if model.class_names and tuple(source.class_names) != tuple(model.class_names):
             raise ValueError(

@@ -17,11 +17,12 @@ def main():
         workdir.trained_model()
 
         from rs_keras import build
+        from rs_keras.checkpoints import keras_file
         from rs_keras.data import pipeline
 
         paths = pipeline.list_images(values.images)
         build.set_threads(values.threads)
-        model = build.load_classifier(workdir.path)
+        model = keras_file.load(workdir.path)
         resolution = model.check_resolution(values.resolution)
         dataset = pipeline.files_dataset(
             paths, resolution, batch_size=values.batch_size, fit=values.fit

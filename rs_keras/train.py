@@ -25,6 +25,7 @@ class _Run:
     def __init__(self, config, workdir):
         # Here and not on top, so that a wrong flag is answered at once.
         from rs_keras import build
+        from rs_keras.checkpoints import keras_file
         from rs_keras.checkpoints import training_state
         from rs_keras.data import pipeline
         from rs_keras.data import sources
@@ -48,7 +49,7 @@ class _Run:
         self.found = None  # what the last validation found
         self.start_epoch = self._restore()
         if self.start_epoch == 0 and config.init_from:
-            for sentence in build.initialize_from(self.model, config.init_from):
+            for sentence in keras_file.initialize_from(self.model, config.init_from):
                 print(f"init_from: {sentence}")
         workdir.start(config)
         print(

@@ -67,7 +67,7 @@ def tiny():
             "relu",
             name="block",
         )
-        blocks = [layer(8, 3, 2, "stem"), conv_bn.MaxPool(name="maxpool"), block]
+        blocks = [layer(16, 3, 2, "stem"), conv_bn.MaxPool(name="maxpool"), block]
         head = keras.layers.Dense(num_classes, name="head")
         return classifier.Classifier(
             blocks, head, resolutions, views=views, name="tiny", **kwargs

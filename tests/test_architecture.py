@@ -31,6 +31,7 @@ RANKS = {
     "rs_keras.losses": 1,
     "rs_keras.data": 1,
     "rs_keras.config": 1,
+    "rs_keras.train_config": 0,
     "rs_keras.workdir": 1,
     "rs_keras.resolutions": 0,
 }

@@ -63,7 +63,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory):
-    """A workdir trained for three epochs in one go."""
+    """A workdir trained for five epochs in one go."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     output = succeeds(
         "rs_keras.train",
@@ -91,14 +91,14 @@ def test_training_learns_and_fills_the_workdir(finished):
     assert len(results["alpha"]) == 2
     np.testing.assert_allclose(sum(results["alpha"]), 1, rtol=1e-6)
     metrics = lines(finished / "metrics.jsonl")
-    assert [m["epoch"] for m in metrics] == [1, 2, 3]
-    assert [m["step"] for m in metrics] == [6, 12, 18]
+    assert [m["epoch"] for m in metrics] == [1, 2, 3, 4, 5]
+    assert [m["step"] for m in metrics] == [6, 12, 18, 24, 30]
     assert {"loss", "loss_classification", "loss_ensemble", "loss_distillation"} <= set(
         metrics[0]
     )
     assert {"top1_48", "top1_ensemble", "val_loss", "val_top1_32"} <= set(metrics[0])
-    assert metrics[2]["loss"] < metrics[0]["loss"]
-    assert len(lines(finished / "timing.jsonl")) == 3
+    assert metrics[4]["loss"] < metrics[0]["loss"]
+    assert len(lines(finished / "timing.jsonl")) == 5
     assert list((finished / "tensorboard").glob("events.*"))
     assert len(list((finished / "checkpoints").iterdir())) == 3
 
@@ -128,7 +128,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
     for name in ("metrics.jsonl", "results.json", "flags.cfg"):
         assert (workdir / name).read_text() == (finished / name).read_text(), name
     last = [
-        d / "checkpoints" / "epoch-0003" / "arrays.npz" for d in (finished, workdir)
+        d / "checkpoints" / "epoch-0005" / "arrays.npz" for d in (finished, workdir)
     ]
     with np.load(last[0]) as one, np.load(last[1]) as other:
         for name in one.files:
@@ -209,7 +209,7 @@ def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
     assert "the head was reset" in text and "alpha was reset" in text
     checkpoint = "checkpoints/epoch-000{}/arrays.npz"
     with (
-        np.load(finished / checkpoint.format(3)) as first,
+        np.load(finished / checkpoint.format(5)) as first,
         np.load(tmp_path / "second" / checkpoint.format(1)) as second,
     ):
         # The learning rate is 0, so the weights are still those of the first run.
@@ -245,6 +245,22 @@ def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
     refuses("", *base, "--dataset=folder:/no/such/folder", fresh)
     refuses("", *base, "--dataset=mnist", fresh)
     refuses("needed", *base, data, fresh, "--init_from=/no/such/run")
+    (tmp_path / "broken.keras").write_bytes(b"PK")
+    refuses(
+        "must be a whole .keras file of rs_keras",
+        *base,
+        data,
+        fresh,
+        f"--init_from={tmp_path / 'broken.keras'}",
+    )
+    refuses(
+        "same --model and --width",
+        *base,
+        data,
+        fresh,
+        "--width=0.25",
+        f"--init_from={finished}",
+    )
     assert not (tmp_path / "fresh").exists()
     after = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
     assert before == after

@@ -73,7 +73,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         self.minimum_resolution = minimum_resolution
         self.class_names = _checked_class_names(class_names, head.units)
 
-        # With the policy of the model, not the global one: a reloaded model keeps its own.
+        # The model's policy, not the global one: a reloaded model keeps its precision.
         self.rescaling = _rescaling(scaling, self.dtype_policy)
         self.blocks = list(blocks)
         self.pool = keras.layers.GlobalAveragePooling2D(

@@ -50,8 +50,8 @@ def fit_images(images, resolution, fit):
     """Images (N, H, W, 3) as (N, r, r, 3), antialiased.
 
     Bilinear weights as in PIL and `tf.image.resize(antialias=True)`, but as two matrix
-    products: these run on every backend, under XLA (which has no kernel for TensorFlow's
-    op) and in one graph for images of every size.
+    products: these run on every backend, in one graph for images of every size, and
+    under XLA, which has no kernel for TensorFlow's op.
 
     Args:
         images: RGB 0..255, uint8 or float. Images that are r x r are returned as they

@@ -168,11 +168,13 @@ def _check_label_tensor(labels):
     """Refuses labels of the wrong kind while the step is traced."""
     if labels is None:
         raise ValueError("Training and evaluation need labels. Received: labels=None")
+    try:
+        shape = tuple(labels.shape)
+    except ValueError:  # TensorFlow: not even the rank is known
+        shape = None
     dtype = keras.backend.standardize_dtype(labels.dtype)
-    if len(labels.shape) != 1 or "int" not in dtype:
-        raise ValueError(
-            f"{_LABELS_RULE}. Received: shape={tuple(labels.shape)}, dtype={dtype}"
-        )
+    if shape is None or len(shape) != 1 or "int" not in dtype:
+        raise ValueError(f"{_LABELS_RULE}. Received: shape={shape}, dtype={dtype}")
 
 
 def _correct(labels, logits, k):

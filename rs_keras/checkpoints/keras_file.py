@@ -1,0 +1,107 @@
+"""Finished models: read from a .keras file, or used as the start of another run."""
+
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+
+from rs_keras.layers import conv_bn
+from rs_keras.layers import switchable_norm
+from rs_keras.models import classifier
+
+
+def load(path):
+    """The classifier in a workdir with a finished run, or in a .keras file.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "model.keras"
+    if not path.exists():
+        raise ValueError(
+            "A workdir with a finished run or a .keras file is needed. "
+            f"Received: {path}"
+        )
+    try:
+        model = keras.saving.load_model(path)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"The file must be a whole .keras file of rs_keras. Received: {path}"
+        ) from error
+    if not isinstance(model, classifier.Classifier):
+        raise ValueError(
+            "The file must hold a rs_keras.Classifier. "
+            f"Received: {path} with a {type(model).__name__}"
+        )
+    return model
+
+
+def initialize_from(model, path):
+    """Starts `model` from the weights of another run; returns what did not fit.
+
+    Convolutions are copied. A row of batch normalization is what the other network
+    would use at that resolution: its own row or the interpolated one. A head of
+    another size, and alpha for another number of branches, keep their initial values.
+
+    Args:
+        model: `Classifier`.
+        path: workdir or .keras file.
+
+    Returns:
+        List of sentences, one for each part that was reset.
+
+    Raises:
+        ValueError: the file is no classifier, or one of another architecture; the
+            model is then unchanged.
+    """
+    other = load(path)
+    sources = {layer.name: layer for layer in conv_bn.leaves(other.blocks)}
+    values = []
+    for layer in conv_bn.leaves(model.blocks):
+        found = _weights(layer, sources.get(layer.name))
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if [array.shape for array in found] != shapes:
+            raise ValueError(
+                "--init_from needs a run of the same --model and --width. "
+                f"Received: {path}, where {layer.name} does not fit"
+            )
+        values.append((layer, found))
+    for layer, found in values:
+        layer.set_weights(found)
+    return _start_head(model, other) + _start_alpha(model, other)
+
+
+def _weights(layer, source):
+    """What a layer takes over from its namesake, in the order of its weights."""
+    if type(source) is not type(layer):
+        return []
+    if not isinstance(layer, switchable_norm.SwitchableBatchNormalization):
+        return source.get_weights()
+    side = layer.resolutions[0]
+    keys = [
+        key if not isinstance(key, str) or key in source.keys else side
+        for key in layer.keys
+    ]
+    rows = [source.parameters_at(key) for key in keys]
+    return [np.stack(stacked) for stacked in zip(*rows, strict=True)]
+
+
+def _start_head(model, other):
+    if model.head.kernel.shape == other.head.kernel.shape:
+        model.head.set_weights(other.head.get_weights())
+        return []
+    return [
+        f"the head was reset: it has {model.num_classes} classes here, "
+        f"{other.num_classes} there"
+    ]
+
+
+def _start_alpha(model, other):
+    if model.keys == other.keys:
+        model.alpha.assign(other.alpha)
+    elif len(model.keys) > 1:
+        return ["alpha was reset: the resolutions differ"]
+    return []

@@ -1,0 +1,98 @@
+"""What a training run computes: the values of its flags, checked against each other."""
+
+import dataclasses
+
+# Flags that say how or where a run is computed, not what it computes.
+_FREE = ("workdir", "resume", "threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What a training run computes; see the flags of the same names."""
+
+    model: str
+    width: float
+    dataset: str
+    resolutions: tuple
+    num_classes: int | None
+    method: str
+    distillation: str | None
+    crops: str
+    views: int
+    flip: str
+    area: tuple
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    warmup_epochs: float
+    precision: str
+    jit: bool
+    seed: int
+    threads: int
+    init_from: str | None
+    resume: str
+    workdir: str
+
+    def __post_init__(self):
+        branches = len(self.resolutions) * self.views
+        if self.method == "single" and branches > 1:
+            raise ValueError(
+                "--method=single trains one resolution. "
+                f"Received: --resolutions={as_text(self.resolutions)} "
+                f"--views={self.views}"
+            )
+        if self.method != "single" and branches < 2:
+            raise ValueError(
+                f"--method={self.method} needs several resolutions (or --views); one "
+                "resolution is trained by --method=single. "
+                f"Received: --resolutions={as_text(self.resolutions)}"
+            )
+        if self.method != "rsnet" and self.distillation is not None:
+            raise ValueError(
+                "--distillation is for --method=rsnet. "
+                f"Received: --method={self.method} --distillation={self.distillation}"
+            )
+        if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(
+                "--area must be two numbers 0 < LOW <= HIGH <= 1. "
+                f"Received: --area={as_text(self.area)}"
+            )
+        if not self.warmup_epochs < self.epochs:
+            raise ValueError(
+                "--warmup_epochs must be less than --epochs. Received: "
+                f"--warmup_epochs={self.warmup_epochs} --epochs={self.epochs}"
+            )
+
+    @property
+    def mode(self):
+        """The mode of `MultiResolutionDistillation` that the method stands for."""
+        return (self.distillation or "full") if self.method == "rsnet" else "none"
+
+    def flagfile(self):
+        """The flags as text that --flagfile reads back, one a line."""
+        values = dataclasses.asdict(self)
+        return "".join(
+            f"--{name}={as_text(value)}\n"
+            for name, value in values.items()
+            if value is not None and name not in ("workdir", "resume")
+        )
+
+    def differences(self, flagfile):
+        """What a workdir's flags.cfg says differently, as a list of sentences."""
+        theirs = dict(line[2:].split("=", 1) for line in flagfile.splitlines() if line)
+        ours = dict(line[2:].split("=", 1) for line in self.flagfile().splitlines())
+        return [
+            f"--{name} is {theirs.get(name, 'unset')} there, "
+            f"{ours.get(name, 'unset')} here"
+            for name in sorted(set(theirs) | set(ours))
+            if name not in _FREE and theirs.get(name) != ours.get(name)
+        ]
+
+
+def as_text(value):
+    """A value as it is written on a command line."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(v) for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

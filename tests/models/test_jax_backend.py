@@ -1,0 +1,38 @@
+"""The same network on the JAX backend."""
+
+import importlib.util
+
+import pytest
+
+from tests import golden
+
+PROGRAM = """
+import sys
+import numpy as np
+import rs_keras
+from rs_keras.checkpoints import torch_import
+from tests import golden
+assert "tensorflow" not in sys.modules
+model = rs_keras.resnet18((224, 192, 160, 128, 96), 1000)
+shapes = {k: v.shape for k, v in torch_import.state_dict(model).items()}
+torch_import.load_state_dict(model, golden.weights("resnet18", shapes))
+logits = np.asarray(model(golden.image(96), resolution=96))
+expected = golden.arrays("rsnet_logits_resnet18.npz")["logits_96"]
+np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+small = rs_keras.resnet18((64, 32), 6, width=0.25)
+small.compile(rs_keras.SGD(0.01))
+x = np.random.default_rng(0).integers(0, 256, (4, 70, 90, 3)).astype("uint8")
+y = np.arange(4)
+first, second = (small.train_on_batch(x, y, return_dict=True) for _ in range(2))
+assert np.isfinite([float(first["loss"]), float(second["loss"])]).all()
+assert small.predict(x, resolution=48, verbose=0).shape == (4, 6)
+print("DONE")
+"""
+
+
+def test_golden_logits_and_a_training_step_without_tensorflow(fresh_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    golden.require("rsnet_logits_resnet18.npz")
+    assert "DONE" in fresh_python(PROGRAM, KERAS_BACKEND="jax")
