@@ -49,6 +49,11 @@ class TrainConfig:
                 "resolution is trained by --method=single. "
                 f"Received: --resolutions={as_text(self.resolutions)}"
             )
+        if self.method == "shared_bn" and self.views > 1:
+            raise ValueError(
+                "--method=shared_bn has one batch normalization, --views one for each "
+                f"view. Received: --method=shared_bn --views={self.views}"
+            )
         if self.method != "rsnet" and self.distillation is not None:
             raise ValueError(
                 "--distillation is for --method=rsnet. "

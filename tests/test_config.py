@@ -78,6 +78,16 @@ def test_method_decides_the_distillation():
             "Received: --method=parallel --distillation=full",
         ),
         (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--method=shared_bn",
+                "--resolutions=64",
+                "--views=2",
+            ],
+            "Received: --method=shared_bn --views=2",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--area=0.5"],
             "--area must be two numbers 0 < LOW <= HIGH <= 1. Received: --area=0.5",
         ),

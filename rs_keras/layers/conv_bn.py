@@ -22,6 +22,10 @@ class ConvBN(keras.layers.Layer):
         conv: convolution layer (N, H, W, C) -> (N, H', W', C').
         norm: `SwitchableBatchNormalization`.
         activation: name of a Keras activation, or None.
+        subsample: take every n-th row and column before the convolution. For a
+            1x1 kernel that is a stride, which TensorFlow 2.21 cannot be trusted with:
+            on CPU its gradient writes beyond its memory where the input has fewer than
+            16 channels and the batch is odd.
 
     Call arguments:
         x: tensor (N, H, W, C).
@@ -31,25 +35,28 @@ class ConvBN(keras.layers.Layer):
         Tensor (N, H', W', C').
     """
 
-    def __init__(self, conv, norm, activation=None, **kwargs):
+    def __init__(self, conv, norm, activation=None, subsample=1, **kwargs):
         super().__init__(**kwargs)
         self.conv = conv
         self.norm = norm
+        self.subsample = subsample
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape):
-        build_once(self.conv, self._padded(input_shape))
+        build_once(self.conv, self._conv_input(input_shape))
         build_once(self.norm, self.compute_output_shape(input_shape))
 
     def call(self, x, resolution=None, training=None):
         if self._padding():
             pad = (self._padding(), self._padding())
             x = ops.pad(x, ((0, 0), pad, pad, (0, 0)))
+        if self.subsample > 1:
+            x = x[:, :: self.subsample, :: self.subsample]
         x = self.norm(self.conv(x), resolution=resolution, training=training)
         return self.activation(x)
 
     def compute_output_shape(self, input_shape):
-        return self.conv.compute_output_shape(self._padded(input_shape))
+        return self.conv.compute_output_shape(self._conv_input(input_shape))
 
     def get_config(self):
         return {
@@ -57,6 +64,7 @@ class ConvBN(keras.layers.Layer):
             "conv": keras.saving.serialize_keras_object(self.conv),
             "norm": keras.saving.serialize_keras_object(self.norm),
             "activation": keras.activations.serialize(self.activation),
+            "subsample": self.subsample,
         }
 
     @classmethod
@@ -66,10 +74,12 @@ class ConvBN(keras.layers.Layer):
     def _padding(self):
         return self.conv.kernel_size[0] // 2 if self.conv.padding == "valid" else 0
 
-    def _padded(self, shape):
+    def _conv_input(self, shape):
+        def side(size):
+            return size and -(-(size + 2 * self._padding()) // self.subsample)
+
         n, h, w, c = shape
-        extra = 2 * self._padding()
-        return (n, h and h + extra, w and w + extra, c)
+        return (n, side(h), side(w), c)
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -176,6 +186,9 @@ def conv_bn(
         norm: function of a name, returning a normalization layer.
         name, norm_name: names of the convolution and of its normalization.
     """
+    # See `ConvBN`: the stride of a 1x1 convolution is taken outside of it.
+    subsample = strides if kernel_size == 1 else 1
+    strides = strides // subsample
     common = {
         "strides": strides,
         # At stride 1 "same" is PyTorch's padding, without an op of its own.
@@ -194,7 +207,9 @@ def conv_bn(
         conv = keras.layers.Conv2D(
             filters, kernel_size, kernel_initializer=initializer, **common
         )
-    return ConvBN(conv, norm(norm_name), activation, name=f"{name}_bn")
+    return ConvBN(
+        conv, norm(norm_name), activation, subsample=subsample, name=f"{name}_bn"
+    )
 
 
 def leaves(layers):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from rs_keras.losses import distillation
+from rs_keras.training import optimizers
 
 _LABELS_RULE = "Labels must be integers of the shape (N,)"
 
@@ -33,17 +34,18 @@ class MultiResolutionTrainer:
             names += [f"top5_{key}" for key in (*self.keys, "ensemble")]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
 
-    def compile(self, optimizer="sgd", loss=None, **kwargs):
+    def compile(self, optimizer=None, loss=None, **kwargs):
         """Configures training.
 
         Args:
-            optimizer: Keras optimizer; `rs_keras.SGD` is the papers'.
+            optimizer: Keras optimizer, or None for `rs_keras.SGD` with its defaults.
             loss: `MultiResolutionDistillation`, or None for its default.
             **kwargs: `jit_compile`, `run_eagerly`, … of `keras.Model.compile`.
 
         Raises:
             ValueError: `loss` is something else.
         """
+        optimizer = optimizers.SGD() if optimizer is None else optimizer
         if loss is None:
             loss = distillation.MultiResolutionDistillation()
         if not isinstance(loss, distillation.MultiResolutionDistillation):

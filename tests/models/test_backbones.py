@@ -199,3 +199,15 @@ def test_uint8_and_float_images_give_the_same_logits(narrow):
     assert expected.shape == (2, 10)
     got = narrow(x.astype(np.float32), resolution=32)
     np.testing.assert_array_equal(got, expected)
+
+
+def test_few_channels_and_an_odd_batch_train():
+    """TensorFlow 2.21 crashes in the gradient of a strided 1x1 convolution there."""
+    images = {32: np.full((3, 32, 32, 3), 128, np.uint8)}
+    for width in (0.05, 0.125):
+        model = rs_keras.resnet18(resolutions=(32,), num_classes=2, width=width)
+        assert model.blocks[0].conv.filters < 16
+        model.compile(rs_keras.SGD(0.1), run_eagerly=True)
+        for _ in range(3):
+            logs = model.train_on_batch(images, np.array([0, 1, 0]), return_dict=True)
+            assert np.isfinite(logs["loss"])
