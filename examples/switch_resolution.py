@@ -7,6 +7,7 @@ prints how many are right and how long an image takes.
 """
 
 import argparse
+import os
 import time
 
 import keras
@@ -19,7 +20,12 @@ from rs_keras.data import shapes
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="runs/quickstart/model.keras")
-    model = keras.saving.load_model(parser.parse_args().model)
+    path = parser.parse_args().model
+    if not os.path.exists(path):
+        parser.error(f"--model must be a .keras file. Received: {path}")
+    model = keras.saving.load_model(path)
+    if model.class_names != list(shapes.CLASS_NAMES):
+        parser.error(f"--model must be trained on shapes. Received: {path}")
     images, labels = shapes.generate("val", stop=512)
 
     between = (model.resolutions[0] + model.resolutions[1]) // 2

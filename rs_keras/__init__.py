@@ -26,6 +26,9 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name):
+    if name == "checkpoints":
+        importlib.import_module(f"{__name__}.{name}.torch_import")
+        return sys.modules[f"{__name__}.{name}"]
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rs_keras' has no attribute {name!r}")
     _resolve_all()
@@ -46,25 +49,39 @@ class _RegisterAfterKeras:
     """Import hook: once keras has been imported, our classes are registered with it.
 
     So `import rs_keras` is enough for `keras.saving.load_model`, in whichever order
-    the two are imported. Leaves itself out where one of our own modules is what
-    imports keras: that module is half executed then, and `__getattr__` follows.
+    the two are imported. Where it is one of the modules with our classes that imports
+    keras, they are half executed then, and it is they who register.
     """
 
+    _searching = False
+
     def find_spec(self, name, path=None, target=None):
-        if name != "keras":
+        if name != "keras" or self._searching:
             return None
-        sys.meta_path.remove(self)
+        self._searching = True
         spec = importlib.util.find_spec(name)
-        if spec is None or any(m.startswith("rs_keras.") for m in sys.modules):
-            return spec
-        execute = spec.loader.exec_module
+        self._searching = False
+        if spec is not None:
+            execute = spec.loader.exec_module
 
-        def execute_and_register(module):
-            execute(module)
-            _resolve_all()
+            def execute_and_register(module):
+                sys.meta_path.remove(self)
+                execute(module)
+                if not any(map(_half_imported, _ROOMS)):
+                    _resolve_all()
 
-        spec.loader.exec_module = execute_and_register
+            spec.loader.exec_module = execute_and_register
         return spec
+
+
+_ROOMS = {module.rpartition(".")[0] for module in _PUBLIC.values()}
+
+
+def _half_imported(room):
+    return any(
+        name.startswith(f"{room}.") and getattr(module.__spec__, "_initializing", False)
+        for name, module in list(sys.modules.items())
+    )
 
 
 if "keras" in sys.modules:

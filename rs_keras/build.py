@@ -21,6 +21,11 @@ MODELS = {
 
 def set_up(config):
     """Process-wide settings of a run: threads, seed and dtype policy."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Training runs on the TensorFlow backend. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     set_threads(config.threads)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)

@@ -67,7 +67,7 @@ def define_train_flags():
     )
     flags.DEFINE_enum("precision", "float32", PRECISIONS, "Dtype policy.")
     flags.DEFINE_bool("jit", False, "Compile the step with XLA.")
-    flags.DEFINE_integer("seed", 0, "Seed of every random choice.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Seed of every random choice.", 0, 2**32 - 1)
     define_threads()
     flags.DEFINE_string(
         "init_from", None, "Start from the weights of a workdir or a .keras file."
@@ -141,6 +141,15 @@ def train_config():
     return train_config_lib.TrainConfig(**values)
 
 
+def check_json():
+    """Raises ValueError unless --json, if given, can be written to."""
+    path = flags.FLAGS.json
+    if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
+        raise ValueError(
+            f"--json must be a file in a directory that exists. Received: --json={path}"
+        )
+
+
 def values():
     """The parsed flags, as attributes."""
     return flags.FLAGS
@@ -169,6 +178,10 @@ def run(main):
     sys.stdout.reconfigure(line_buffering=True)
 
     def parse(argv):
+        if "--help" in argv[1:]:
+            print(sys.modules["__main__"].__doc__)
+            print(flags.FLAGS.module_help(sys.modules[__name__]))
+            sys.exit(0)
         with mistakes():
             try:
                 rest = flags.FLAGS(argv)[1:]
@@ -193,7 +206,10 @@ def mistakes(kinds=(ValueError, OSError)):
     try:
         yield
     except kinds as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if "Received: " not in text:
+            text += f". Received: {' '.join(sys.argv[1:])}"
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(2)
 
 

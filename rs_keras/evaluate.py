@@ -11,6 +11,7 @@ from rs_keras import workdir as workdir_lib
 def main():
     with config_lib.mistakes():
         config_lib.require("workdir")
+        config_lib.check_json()
         values = config_lib.values()
         resolutions = config_lib.integers("resolutions")
         if resolutions is not None:

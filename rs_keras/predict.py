@@ -12,6 +12,7 @@ from rs_keras import workdir as workdir_lib
 def main():
     with config_lib.mistakes():
         config_lib.require("workdir", "images")
+        config_lib.check_json()
         values = config_lib.values()
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()

@@ -3,6 +3,8 @@
 Kept short: flags are read by `config`, parts are put together by `build`.
 """
 
+import math
+import sys
 import time
 
 from rs_keras import config as config_lib
@@ -47,6 +49,11 @@ class _Run:
         )
         build.compile_model(self.model, config, self.steps)
         self.found = None  # what the last validation found
+        self.data = {
+            "classes": list(self.source.class_names),
+            "images": self.source.num_examples,
+            "steps": self.steps,
+        }
         self.start_epoch = self._restore()
         if self.start_epoch == 0 and config.init_from:
             for sentence in keras_file.initialize_from(self.model, config.init_from):
@@ -97,13 +104,24 @@ class _Run:
         print(f"Written to {self.workdir.path}: model.keras, results.json")
 
     def _restore(self):
-        found = self.state.list_checkpoints(self.workdir.checkpoints)
-        if not found:
-            return 0
-        epoch = self.state.restore(found[-1], self.model)["epoch"]
+        """Restores the newest whole checkpoint; returns its epoch, 0 without one."""
+        epoch = 0
+        for path in reversed(self.state.list_checkpoints(self.workdir.checkpoints)):
+            try:
+                manifest = self.state.restore(path, self.model)
+            except self.state.DamagedCheckpoint as error:
+                print(f"warning: {error} is passed over", file=sys.stderr)
+                continue
+            if manifest["data"] != self.data:
+                raise ValueError(
+                    "The dataset must be that of the run: its classes or its number "
+                    f"of images have changed. Received: --dataset={self.config.dataset}"
+                )
+            epoch = manifest["epoch"]
+            print(f"Going on after epoch {epoch} of {self.config.epochs}")
+            break
         for path in (self.workdir.metrics, self.workdir.timing):
             workdir_lib.keep_epochs(path, epoch)
-        print(f"Going on after epoch {epoch} of {self.config.epochs}")
         return epoch
 
     def _evaluate(self):
@@ -112,6 +130,12 @@ class _Run:
         return evaluator.evaluate(self.model, self.validation)
 
     def _epoch_end(self, epoch, step, logs, timing):
+        if not math.isfinite(logs["loss"]):
+            sys.exit(
+                "error: The loss must stay finite; a lower --learning_rate may help, "
+                "and the last checkpoint is kept. "
+                f"Received: loss={logs['loss']} in epoch {epoch}"
+            )
         start = time.perf_counter()
         found = self.found = self._evaluate()
         timing["validation_seconds"] = time.perf_counter() - start
@@ -132,7 +156,13 @@ class _Run:
         workdir_lib.append_line(self.workdir.metrics, {**line, **logs})
         workdir_lib.append_line(self.workdir.timing, {**line, **timing})
         self.board.epoch(epoch, logs, self.build.ensemble_shares(self.model))
-        self.state.save(self.workdir.checkpoints, self.model, epoch=epoch, step=step)
+        self.state.save(
+            self.workdir.checkpoints,
+            self.model,
+            epoch=epoch,
+            step=step,
+            data=self.data,
+        )
 
 
 def console():

@@ -1,6 +1,7 @@
 """What a training run computes: the values of its flags, checked against each other."""
 
 import dataclasses
+import math
 
 # Flags that say how or where a run is computed, not what it computes.
 _FREE = ("workdir", "resume", "threads")
@@ -64,6 +65,12 @@ class TrainConfig:
                 "--area must be two numbers 0 < LOW <= HIGH <= 1. "
                 f"Received: --area={as_text(self.area)}"
             )
+        for name in ("learning_rate", "weight_decay", "width", "warmup_epochs"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(
+                    f"--{name} must be a finite number. "
+                    f"Received: --{name}={getattr(self, name)}"
+                )
         if not self.warmup_epochs < self.epochs:
             raise ValueError(
                 "--warmup_epochs must be less than --epochs. Received: "
@@ -86,14 +93,20 @@ class TrainConfig:
 
     def differences(self, flagfile):
         """What a workdir's flags.cfg says differently, as a list of sentences."""
-        theirs = dict(line[2:].split("=", 1) for line in flagfile.splitlines() if line)
-        ours = dict(line[2:].split("=", 1) for line in self.flagfile().splitlines())
+        theirs, ours = _values(flagfile), _values(self.flagfile())
         return [
             f"--{name} is {theirs.get(name, 'unset')} there, "
             f"{ours.get(name, 'unset')} here"
             for name in sorted(set(theirs) | set(ours))
             if name not in _FREE and theirs.get(name) != ours.get(name)
         ]
+
+
+def _values(flagfile):
+    """{name: text} of the lines `--name=value`; others are passed over."""
+    lines = (line.strip().removeprefix("--") for line in flagfile.splitlines())
+    pairs = (line.partition("=") for line in lines if not line.startswith("#"))
+    return {name: value for name, equals, value in pairs if equals}
 
 
 def as_text(value):

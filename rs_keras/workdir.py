@@ -36,6 +36,12 @@ class Workdir:
                 f"--workdir must be a directory. Received: --workdir={self.path}"
             )
         if not self.has_run():
+            for path in (self.checkpoints, self.metrics, self.model, self.results):
+                if path.exists():
+                    raise ValueError(
+                        "A workdir must be new, or hold a run with its flags.cfg. "
+                        f"Received: --workdir={self.path}, which has {path.name}"
+                    )
             if config.resume == "must":
                 raise ValueError(
                     "--resume=must needs a workdir with a run. "
@@ -89,13 +95,13 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def append_line(path, value):
     """Appends one JSON line."""
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+        file.write(json.dumps(value, allow_nan=False) + "\n")
 
 
 def keep_epochs(path, epoch):

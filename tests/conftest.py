@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests import commands
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -110,3 +112,37 @@ def fresh_python():
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of three classes, 16 + 8 JPEG files each, coloured by class."""
+    root = tmp_path_factory.mktemp("photos")
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 8)):
+        for label, name in enumerate(("blue", "green", "red")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                image = generator.integers(0, 100, (60, 72, 3))
+                image[..., 2 - label] += 150
+                data = tf.io.encode_jpeg(image.astype("uint8")).numpy()
+                (folder / f"{i}.jpg").write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(photos, tmp_path_factory):
+    """A workdir trained for five epochs in one go."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    output = commands.succeeds(
+        "rs_keras.train",
+        *commands.TINY,
+        f"--dataset=folder:{photos}",
+        f"--workdir={workdir}",
+        "--epochs=5",
+    )
+    assert "ETA" in output and "data wait" in output and "ensemble" in output
+    return workdir

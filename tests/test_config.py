@@ -88,6 +88,10 @@ def test_method_decides_the_distillation():
             "Received: --method=shared_bn --views=2",
         ),
         (
+            ["--dataset=shapes", "--workdir=w", "--learning_rate=nan"],
+            "--learning_rate must be a finite number. Received: --learning_rate=nan",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--area=0.5"],
             "--area must be two numbers 0 < LOW <= HIGH <= 1. Received: --area=0.5",
         ),
@@ -140,4 +144,38 @@ def test_wrong_command_line_exits_with_2_and_without_traceback(arguments):
     )
     assert found.returncode == 2, found.stderr
     assert found.stderr.startswith("error: ")
+    assert "Received: " in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_flags_offer_what_is_built():
+    """config lists names without importing Keras; here they meet their owners."""
+    from rs_keras import build
+    from rs_keras.data import multi_resolution
+    from rs_keras.losses import distillation
+
+    assert tuple(build.MODELS) == config.MODELS
+    assert distillation.MODES == config.MODES
+    for flag, allowed in (
+        ("crops", multi_resolution.CROPS),
+        ("flip", multi_resolution.FLIPS),
+    ):
+        assert tuple(flags.FLAGS[flag].parser.enum_values) == allowed
+
+
+def test_a_flagfile_with_comments_is_compared_by_its_flags():
+    ours = parsed("--dataset=shapes", "--workdir=w", "--seed=1")
+    text = "# a note\n\n  " + ours.flagfile().replace("--seed=1", "--seed=2")
+    assert ours.differences(text) == ["--seed is 2 there, 1 here"]
+
+
+def test_help_lists_the_flags_and_succeeds():
+    found = subprocess.run(
+        [sys.executable, "-m", "rs_keras.train", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert found.returncode == 0
+    for field in ("--resolutions", "--distillation", "--[no]jit", "--workdir"):
+        assert field in found.stdout

@@ -1,79 +1,12 @@
 """The command lines on real files: train, go on, evaluate, predict, and mistakes."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
-import pytest
-import tensorflow as tf
 
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = (
-    "--model=resnet18",
-    "--width=0.125",
-    "--resolutions=48,32",
-    "--batch_size=8",
-    "--learning_rate=0.02",
-    "--threads=2",
-)
-
-
-def run(module, *arguments, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-    )
-
-
-def succeeds(*arguments):
-    found = run(*arguments)
-    assert found.returncode == 0, found.stdout + found.stderr
-    return found.stdout
-
-
-def refuses(sentence, *arguments):
-    found = run(*arguments)
-    assert found.returncode == 2, found.stdout + found.stderr
-    assert "Traceback" not in found.stderr
-    message = found.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: ") and sentence in message, found.stderr
-    assert "Received: " in message
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of three classes, 16 + 8 JPEG files each, coloured by class."""
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 16), ("val", 8)):
-        for label, name in enumerate(("blue", "green", "red")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                image = generator.integers(0, 100, (60, 72, 3))
-                image[..., 2 - label] += 150
-                data = tf.io.encode_jpeg(image.astype("uint8")).numpy()
-                (folder / f"{i}.jpg").write_bytes(data)
-    return root
-
-
-@pytest.fixture(scope="module")
-def finished(photos, tmp_path_factory):
-    """A workdir trained for five epochs in one go."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    output = succeeds(
-        "rs_keras.train",
-        *TINY,
-        f"--dataset=folder:{photos}",
-        f"--workdir={workdir}",
-        "--epochs=5",
-    )
-    assert "ETA" in output and "data wait" in output and "ensemble" in output
-    return workdir
+from tests import commands
 
 
 def lines(path):
@@ -108,14 +41,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
     workdir = tmp_path / "stopped"
     command = (
         "rs_keras.train",
-        *TINY,
+        *commands.TINY,
         f"--dataset=folder:{photos}",
         f"--workdir={workdir}",
         "--epochs=5",
     )
     with subprocess.Popen(
         [sys.executable, "-m", *command],
-        cwd=ROOT,
+        cwd=commands.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -124,7 +57,11 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
             if line.startswith("epoch 2: validation"):
                 process.kill()
     assert not (workdir / "model.keras").exists()
-    assert "Going on after epoch" in succeeds(*command)
+    (workdir / "checkpoints" / "epoch-0004").mkdir()  # newest, and damaged
+    again = commands.run(*command)
+    assert again.returncode == 0, again.stderr
+    assert "Going on after epoch" in again.stdout
+    assert "epoch-0004 is passed over" in again.stderr
     for name in ("metrics.jsonl", "results.json", "flags.cfg"):
         assert (workdir / name).read_text() == (finished / name).read_text(), name
     last = [
@@ -137,11 +74,13 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
 
 def test_evaluate_repeats_the_results_and_tests_other_resolutions(finished, tmp_path):
     out = tmp_path / "evaluation.json"
-    text = succeeds("rs_keras.evaluate", f"--workdir={finished}", f"--json={out}")
+    text = commands.succeeds(
+        "rs_keras.evaluate", f"--workdir={finished}", f"--json={out}"
+    )
     assert "ensemble" in text
     results = json.loads((finished / "results.json").read_text())
     assert json.loads(out.read_text()) == results
-    succeeds(
+    commands.succeeds(
         "rs_keras.evaluate",
         f"--workdir={finished}",
         "--resolutions=56,40,32",
@@ -157,7 +96,7 @@ def test_predict_on_validation_files_equals_evaluate(finished, photos, tmp_path)
     """Counted by hand from predict's classes: the same top-1 as in results.json."""
     out, hits, seen = tmp_path / "p.json", 0, 0
     for name in ("blue", "green", "red"):
-        text = succeeds(
+        text = commands.succeeds(
             "rs_keras.predict",
             f"--workdir={finished}",
             f"--images={photos}/val/{name}",
@@ -176,9 +115,9 @@ def test_predict_on_validation_files_equals_evaluate(finished, photos, tmp_path)
 
 def test_views_of_one_resolution_are_trained_and_reported_apart(photos, tmp_path):
     workdir = f"--workdir={tmp_path / 'views'}"
-    succeeds(
+    commands.succeeds(
         "rs_keras.train",
-        *TINY,
+        *commands.TINY,
         f"--dataset=folder:{photos}",
         "--resolutions=32",
         "--views=2",
@@ -190,14 +129,14 @@ def test_views_of_one_resolution_are_trained_and_reported_apart(photos, tmp_path
     assert list(results["resolutions"]) == ["32_view1", "32_view2"]
     assert len(results["alpha"]) == 2
     out = tmp_path / "views.json"
-    succeeds("rs_keras.evaluate", workdir, f"--json={out}")
+    commands.succeeds("rs_keras.evaluate", workdir, f"--json={out}")
     assert json.loads(out.read_text()) == results
 
 
 def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
-    text = succeeds(
+    text = commands.succeeds(
         "rs_keras.train",
-        *TINY,
+        *commands.TINY,
         "--dataset=shapes",
         "--resolutions=40,32",
         "--batch_size=512",
@@ -218,62 +157,3 @@ def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
         gamma = "resnet18/conv1_bn/bn1/gamma"  # rows 48, 32 -> 40, 32
         np.testing.assert_allclose(second[gamma][0], first[gamma].mean(0), rtol=1e-6)
         np.testing.assert_array_equal(second[gamma][1], first[gamma][1])
-
-
-def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
-    before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
-    base = ("rs_keras.train", *TINY, "--epochs=5")
-    data = f"--dataset=folder:{photos}"
-    fresh = f"--workdir={tmp_path / 'fresh'}"
-    refuses(
-        "belongs to a run with other flags; choose another",
-        *base,
-        data,
-        f"--workdir={finished}",
-        "--learning_rate=0.5",
-    )
-    refuses(
-        "The workdir already has a run",
-        *base,
-        data,
-        f"--workdir={finished}",
-        "--resume=never",
-    )
-    refuses("--num_classes must be the", *base, data, fresh, "--num_classes=7")
-    refuses("at least 32", *base, data, fresh, "--resolutions=48,16")
-    refuses("batch", *base, data, fresh, "--batch_size=100")
-    refuses("", *base, "--dataset=folder:/no/such/folder", fresh)
-    refuses("", *base, "--dataset=mnist", fresh)
-    refuses("needed", *base, data, fresh, "--init_from=/no/such/run")
-    (tmp_path / "broken.keras").write_bytes(b"PK")
-    refuses(
-        "must be a whole .keras file of rs_keras",
-        *base,
-        data,
-        fresh,
-        f"--init_from={tmp_path / 'broken.keras'}",
-    )
-    refuses(
-        "same --model and --width",
-        *base,
-        data,
-        fresh,
-        "--width=0.25",
-        f"--init_from={finished}",
-    )
-    assert not (tmp_path / "fresh").exists()
-    after = sorted((p.name, p.stat().st_mtime_ns) for p in finished.rglob("*"))
-    assert before == after
-
-
-def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp_path):
-    workdir = f"--workdir={finished}"
-    refuses("must hold a finished run", "rs_keras.evaluate", f"--workdir={tmp_path}")
-    refuses("at least 32", "rs_keras.evaluate", workdir, "--resolutions=8")
-    refuses("classes of the run", "rs_keras.evaluate", workdir, "--dataset=shapes")
-    image = f"--images={photos}/val/red/0.jpg"
-    refuses("at least 32", "rs_keras.predict", workdir, image, "--resolution=8")
-    refuses("", "rs_keras.predict", workdir, f"--images={tmp_path}/none.jpg")
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"not an image")
-    refuses("broken.jpg", "rs_keras.predict", workdir, f"--images={broken}")

@@ -136,3 +136,21 @@ def test_the_installed_package_trains_the_quickstart_recipe(installed, tmp_path)
     _python("-m", "rs_keras.evaluate", "--workdir=run", cwd=tmp_path, path=installed)
     assert (tmp_path / "run" / "model.keras").is_file()
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "first", ["import rs_keras.data.sources", "import rs_keras.resolutions", "pass"]
+)
+def test_classes_are_registered_however_keras_comes_to_be_imported(first):
+    program = (
+        f"import rs_keras; {first}; import keras;"
+        "names = keras.saving.get_custom_objects();"
+        "print(all('rs_keras>' + n in names for n in ('Classifier', 'SGD')))"
+    )
+    assert _python("-c", program, cwd=ROOT).splitlines()[-1] == "True"
+
+
+def test_the_documented_path_to_checkpoints_needs_one_import():
+    program = "import rs_keras; print(rs_keras.checkpoints.torch_import.__name__)"
+    out = _python("-c", program, cwd=ROOT)
+    assert out.splitlines()[-1] == "rs_keras.checkpoints.torch_import"

@@ -49,6 +49,12 @@ def test_resume_must_needs_a_run_and_a_file_is_no_workdir(tmp_path):
         workdir.Workdir(tmp_path / "file").check_resumable(config())
 
 
+def test_files_of_something_else_are_not_touched(tmp_path):
+    (tmp_path / "results.json").write_text("mine")
+    with pytest.raises(ValueError, match="must be new, or hold a run .* results.json"):
+        workdir.Workdir(tmp_path).check_resumable(config())
+
+
 def test_an_unfinished_run_has_no_model(tmp_path):
     with pytest.raises(ValueError, match="must hold a finished run"):
         workdir.Workdir(tmp_path).trained_model()

@@ -20,6 +20,7 @@ _NAME = re.compile(r"^(?P<row>.+?)(?:-(?P<resolution>\d+))?(?:-seed(?P<seed>\d+)
 def main():
     with config_lib.mistakes():
         config_lib.require("runs")
+        config_lib.check_json()
         values = config_lib.values()
         root = pathlib.Path(values.runs)
         if not root.is_dir():

@@ -25,11 +25,14 @@ def load(path):
             "A workdir with a finished run or a .keras file is needed. "
             f"Received: {path}"
         )
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"The file must be a whole .keras file. Received: {path}")
     try:
         model = keras.saving.load_model(path)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).split("\n")[0][:200]
         raise ValueError(
-            f"The file must be a whole .keras file of rs_keras. Received: {path}"
+            f"Keras cannot read the file ({reason}). Received: {path}"
         ) from error
     if not isinstance(model, classifier.Classifier):
         raise ValueError(
@@ -59,6 +62,12 @@ def initialize_from(model, path):
     """
     other = load(path)
     sources = {layer.name: layer for layer in conv_bn.leaves(other.blocks)}
+    ours = {layer.name for layer in conv_bn.leaves(model.blocks)}
+    if set(sources) != ours or other.scaling != model.scaling:
+        raise ValueError(
+            "--init_from needs a run of the same --model. "
+            f"Received: {path} with {other.name}, for {model.name}"
+        )
     values = []
     for layer in conv_bn.leaves(model.blocks):
         found = _weights(layer, sources.get(layer.name))
@@ -92,7 +101,9 @@ def _weights(layer, source):
 def _start_head(model, other):
     if model.head.kernel.shape == other.head.kernel.shape:
         model.head.set_weights(other.head.get_weights())
-        return []
+        if model.class_names == other.class_names:
+            return []
+        return ["the head was copied, although the names of the classes differ"]
     return [
         f"the head was reset: it has {model.num_classes} classes here, "
         f"{other.num_classes} there"

@@ -17,13 +17,19 @@ FORMAT = 1
 KEPT = 3
 
 
-def save(directory, model, *, epoch, step):
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not as it was written."""
+
+
+def save(directory, model, *, epoch, step, data):
     """Writes the state after `epoch` (counted from 1) and removes the oldest.
 
     Args:
         directory: the run's `checkpoints` directory.
         model: compiled model whose optimizer is built.
         epoch, step: how far training has come.
+        data: what a run must find again to go on, as JSON: the classes, the number of
+            images and of steps.
 
     Returns:
         Path of the checkpoint.
@@ -42,6 +48,7 @@ def save(directory, model, *, epoch, step):
         "format": FORMAT,
         "epoch": epoch,
         "step": step,
+        "data": data,
         "sha256": _digest(temporary / "arrays.npz"),
     }
     with open(temporary / "manifest.json", "w", encoding="utf-8") as file:
@@ -57,14 +64,16 @@ def save(directory, model, *, epoch, step):
 
 def list_checkpoints(directory):
     """The checkpoints of a directory, oldest first."""
-    return sorted(pathlib.Path(directory).glob("epoch-*"))
+    found = pathlib.Path(directory).glob("epoch-*")
+    return sorted(found, key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
 def restore(path, model):
     """Sets every variable of the model and its optimizer; returns the manifest.
 
     Raises:
-        ValueError: the checkpoint is damaged, or belongs to another network.
+        DamagedCheckpoint: it is not as it was written.
+        ValueError: it belongs to another network, or to a newer format.
     """
     path = pathlib.Path(path)
     try:
@@ -73,7 +82,7 @@ def restore(path, model):
     except (OSError, ValueError, KeyError):
         damaged = True
     if damaged:
-        raise ValueError(f"The checkpoint is damaged. Received: {path}")
+        raise DamagedCheckpoint(f"The checkpoint is damaged. Received: {path}")
     if manifest["format"] != FORMAT:
         raise ValueError(
             f"Checkpoints of format {FORMAT} can be read. "

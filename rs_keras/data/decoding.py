@@ -96,14 +96,26 @@ def attempt(decoder, image, name):
         return tf.ensure_shape(tf.identity(pixels), (None, None, 3))
 
 
+def checked_label(label, class_names, name):
+    """The label, or an error that names the example where it is no class's."""
+    number = len(class_names)
+    received = tf.strings.join([tf.strings.as_string(label), " for ", name])
+    message = tf.strings.join([_LABEL, f"[0, {number}). Received: ", received])
+    valid = (label >= 0) & (label < number)
+    with tf.control_dependencies([tf.debugging.Assert(valid, [message])]):
+        return tf.identity(label)
+
+
 _SENTENCE = "An image file is damaged or of an unknown format. Received: "
+_LABEL = "Labels must be in "
 
 
 def failure(error):
-    """The sentence in an error of `attempt`; None where the error is another one.
+    """The sentence in an error of this module; None where the error is another one.
 
     Args:
         error: `tf.errors.OpError`, raised while a dataset was read.
     """
-    found = re.search(rf"{re.escape(_SENTENCE)}[^\n]*(?=\])", error.message)
+    starts = "|".join(map(re.escape, (_SENTENCE, _LABEL)))
+    found = re.search(rf"({starts})[^\n]*(?=\])", error.message)
     return found.group() if found else None

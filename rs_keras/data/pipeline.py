@@ -75,7 +75,7 @@ def train_dataset(
         images = multi_resolution.train_images(
             image, name, branches, key, crops=crops, flip=flip, area=area
         )
-        return images, label
+        return images, decoding.checked_label(label, source.class_names, name)
 
     dataset = tf.data.Dataset.range(start_epoch, epochs).flat_map(examples)
     dataset = _parallel(dataset, load).batch(batch_size, drop_remainder=True)
@@ -110,6 +110,7 @@ def val_dataset(source, resolutions, *, batch_size, views=1):
 
     def load(index, item, label):
         image, name = source.load(index, item)
+        label = decoding.checked_label(label, source.class_names, name)
         return multi_resolution.validation_images(image, name, branches), label
 
     dataset = _parallel(source.examples(), load).batch(batch_size)
@@ -173,25 +174,28 @@ def files_dataset(paths, resolution, *, batch_size, fit="crop"):
 
     def load(name):
         image = decoding.attempt(decoding.decode, tf.io.read_file(name), name)
-        native = tf.reduce_all(tf.shape(image)[:2] == resolution)
-        fitted = tf.cond(native, lambda: image, lambda: transform(image, resolution))
-        return tf.ensure_shape(fitted, (resolution, resolution, 3))
+        return transform(image, resolution)
 
     dataset = tf.data.Dataset.from_tensor_slices(names)
     return _finish(_parallel(dataset, load).batch(batch_size))
 
 
 class DamagedImage(ValueError):
-    """A file that is no image, named."""
+    """An example that cannot be used, named: no image, or a label out of range."""
 
 
 @contextlib.contextmanager
 def damaged_images():
-    """Raises `DamagedImage` for a file that a dataset read within cannot decode."""
+    """Raises `DamagedImage` for an example that a dataset read within cannot use."""
     try:
         yield
     except tf.errors.OpError as error:
         sentence = decoding.failure(error)
+        if isinstance(
+            error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
+        ):
+            reason = error.message.split("\n")[0]
+            sentence = f"An image file cannot be read. Received: {reason}"
         if sentence is None:
             raise
         raise DamagedImage(sentence) from error

@@ -125,6 +125,9 @@ def squash(image, resolution):
 def validation(image, resolution):
     """Resizes the shorter side to int(r / 0.875) and keeps the centre r x r.
 
+    An image that is r x r already is taken as it is, as `Classifier.predict` takes it;
+    the reference would magnify it and cut off its border.
+
     Args:
         image: (H, W, 3) uint8.
         resolution: r, int.
@@ -132,9 +135,15 @@ def validation(image, resolution):
     Returns:
         Tensor (r, r, 3) uint8.
     """
-    size = validation_size(*tf.unstack(tf.shape(image)[:2]), resolution)
-    offsets = [centre_offset(side, resolution) for side in size]
-    return _resize(image, size, offsets, resolution)
+
+    def centre():
+        size = validation_size(*tf.unstack(tf.shape(image)[:2]), resolution)
+        offsets = [centre_offset(side, resolution) for side in size]
+        return _resize(image, size, offsets, resolution)
+
+    native = tf.reduce_all(tf.shape(image)[:2] == resolution)
+    pixels = tf.cond(native, lambda: image, centre)
+    return tf.ensure_shape(pixels, (resolution, resolution, 3))
 
 
 def validation_size(height, width, resolution):

@@ -59,7 +59,7 @@ def evaluate(model, dataset, keys=None, *, on_batch=None):
     Returns:
         {"resolutions": {str(key): {"top1", "top5", "mean_class"}}, "ensemble": the
         same or None unless every trained key is tested, "losses": {"loss",
-        "loss_classification", ...} or None likewise}.
+        "classification", ...} or None likewise}.
     """
     keys = tuple(model.keys if keys is None else keys)
     accuracies = {key: Accuracy(model.num_classes) for key in keys}
@@ -71,7 +71,7 @@ def evaluate(model, dataset, keys=None, *, on_batch=None):
     losses, count = {}, 0
     for images, labels in dataset:
         labels = np.asarray(labels)
-        outputs = model.predict_on_batch({key: images[key] for key in keys})
+        outputs = model.predict_on_batch({key: np.asarray(images[key]) for key in keys})
         for key in keys:
             accuracies[key].update(labels, np.asarray(outputs[key]))
         if complete:

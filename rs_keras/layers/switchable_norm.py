@@ -217,8 +217,10 @@ class SwitchableBatchNormalization(keras.layers.Layer):
     def _update_row(self, moving, row, batch):
         """moving[row] <- momentum * moving[row] + (1 - momentum) * batch."""
         step = (1 - self.momentum) * (ops.stop_gradient(batch) - moving[row])
-        mask = ops.one_hot(row, len(self.keys), dtype=moving.dtype)
-        moving.assign(moving + mask[:, None] * step[None, :])
+        mine = (ops.arange(len(self.keys)) == row)[:, None]
+        # where, and not a product: an overflow at one resolution stays in its row.
+        old = ops.convert_to_tensor(moving)
+        moving.assign(ops.where(mine, old + step[None, :], old))
 
     def _count(self, x):
         """How many values each channel's statistics are taken over."""

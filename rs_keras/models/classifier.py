@@ -103,9 +103,11 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
                     "A dict of images brings its own resolutions. "
                     f"Received: resolution={resolution!r}, keys={tuple(x)}"
                 )
-            return {
-                key: self._logits(images, key, training) for key, images in x.items()
-            }
+            # In the order of the rows: JAX sorts the keys of a dict, and a batch
+            # normalization shared by all is updated by one after the other.
+            order = [key for key in self.keys if key in x]
+            order += [key for key in x if key not in self.keys]
+            return {key: self._logits(x[key], key, training) for key in order}
         return self._logits(x, resolution, training)
 
     def compute_output_shape(self, input_shape):
@@ -130,7 +132,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             x: images (N, H, W, 3), RGB 0..255, uint8 or float, of any size; or a
                 dataset of such batches.
             resolution: positive int, also one between the trained ones; None for the
-                largest.
+                largest. Of several views the first predicts.
             fit: "crop" resizes the shorter side to `int(resolution / 0.875)` and takes
                 the centre (the validation transform: predicting raw validation images
                 equals `evaluate`); "squash" resizes to a square. Both antialias; an

@@ -137,6 +137,8 @@ class _Predictor(keras.Model):
         self.resolution = resolution
         self.fit_mode = fit
         self.built = True
+        # On TensorFlow a graph serves every image size; XLA would compile each anew.
+        self.jit_compile = keras.backend.backend() != "tensorflow"
 
     def call(self, x):
         x = fit_images(x, self.resolution, self.fit_mode)

@@ -33,8 +33,8 @@ def multiply_adds(model, resolution):
 
 def trainable_parameters(model):
     """Trainable parameters without alpha, which inference does not have."""
-    counts = (math.prod(v.shape) for v in model.trainable_variables)
-    return sum(counts) - math.prod(model.alpha.shape)
+    variables = (v for v in model.trainable_variables if v is not model.alpha)
+    return sum(math.prod(v.shape) for v in variables)
 
 
 def _count(layer, shape):

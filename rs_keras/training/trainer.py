@@ -43,8 +43,14 @@ class MultiResolutionTrainer:
             **kwargs: `jit_compile`, `run_eagerly`, … of `keras.Model.compile`.
 
         Raises:
-            ValueError: `loss` is something else.
+            ValueError: `loss` is something else, or `metrics` are given.
         """
+        for name in ("metrics", "weighted_metrics", "loss_weights"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    "The metrics are the accuracies of every resolution; `compile` "
+                    f"takes no others. Received: {name}={kwargs[name]!r}"
+                )
         optimizer = optimizers.SGD() if optimizer is None else optimizer
         if loss is None:
             loss = distillation.MultiResolutionDistillation()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rs_keras.data import decoding
 from rs_keras.data import multi_resolution
 from rs_keras.data import pipeline
 from rs_keras.data import shapes
@@ -225,3 +226,28 @@ def test_images_that_are_not_there_are_refused(tmp_path):
         pipeline.files_dataset([], 24, batch_size=2)
     with pytest.raises(ValueError, match="`fit` must be one of .* Received: fit='pad'"):
         pipeline.files_dataset(["a.jpg"], 24, batch_size=2, fit="pad")
+
+
+def test_a_label_out_of_range_is_named():
+    label = tf.constant(7, tf.int32)
+    name = tf.constant("example 3 of train")
+
+    def check(label):
+        return decoding.checked_label(label, ("a", "b"), name)
+
+    assert int(check(tf.constant(1, tf.int32))) == 1
+    dataset = tf.data.Dataset.from_tensors(label).map(check)
+    with pytest.raises(pipeline.DamagedImage) as error, pipeline.damaged_images():
+        list(dataset)
+    assert str(error.value) == (
+        "Labels must be in [0, 2). Received: 7 for example 3 of train"
+    )
+
+
+def test_a_file_that_vanished_is_named(tmp_path):
+    dataset = pipeline.files_dataset([tmp_path / "gone.jpg"], 24, batch_size=1)
+    with (
+        pytest.raises(pipeline.DamagedImage, match="cannot be read. Received: .*gone"),
+        pipeline.damaged_images(),
+    ):
+        list(dataset)

@@ -158,3 +158,14 @@ def test_seeds_differ_by_seed_epoch_and_index_and_repeat():
     np.testing.assert_array_equal(
         transforms.fold_seed(1, 2, 3), fold(*map(tf.constant, (1, 2, 3)))
     )
+
+
+def test_an_image_of_the_right_size_is_taken_as_it_is():
+    """As `Classifier.predict` takes it, so that predict equals evaluate."""
+    image = tf.constant(
+        np.random.default_rng(0).integers(0, 256, (24, 24, 3)), tf.uint8
+    )
+    for run in (transforms.validation, tf.function(transforms.validation)):
+        np.testing.assert_array_equal(run(image, 24), image)
+        np.testing.assert_array_equal(transforms.squash(image, 24), image)
+        assert not np.array_equal(run(image, 23), image[:23, :23])

@@ -179,6 +179,10 @@ def test_compiled_with_xla_the_step_is_the_same(tiny, data, batch):
 
 
 class TestErrors:
+    def test_metrics_of_ones_own_are_refused(self, tiny):
+        with pytest.raises(ValueError, match="takes no others. Received: metrics="):
+            tiny().compile(metrics=["accuracy"])
+
     @pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch"])
     @pytest.mark.parametrize(
         ("wrong", "message"),
