@@ -3,9 +3,12 @@
 Resolutions between the trained ones use interpolated batch normalization.
 """
 
+import time
+
 from rs_keras import config as config_lib
 from rs_keras import resolutions as resolutions_lib
 from rs_keras import workdir as workdir_lib
+from rs_keras.training import loop
 
 
 def main():
@@ -55,15 +58,20 @@ def main():
 
 
 class _Progress:
-    """Says how far an evaluation has come, and when it ends."""
+    """Says every few seconds how far an evaluation has come, and when it ends."""
 
     def __init__(self, batches):
-        import keras
-
-        self._bar = keras.utils.Progbar(batches, interval=5)
+        self._batches = batches
+        self._done = 0
+        self._start = self._last = time.perf_counter()
 
     def step(self):
-        self._bar.add(1)
+        self._done += 1
+        now = time.perf_counter()
+        if now - self._last > 5:
+            self._last = now
+            remaining = (now - self._start) / self._done * (self._batches - self._done)
+            print(f"batch {self._done}/{self._batches}  ETA {loop.duration(remaining)}")
 
 
 def _some(names):
