@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests import commands
 
@@ -157,3 +158,15 @@ def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
         gamma = "resnet18/conv1_bn/bn1/gamma"  # rows 48, 32 -> 40, 32
         np.testing.assert_allclose(second[gamma][0], first[gamma].mean(0), rtol=1e-6)
         np.testing.assert_array_equal(second[gamma][1], first[gamma][1])
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_and_resolution_matters(tmp_path):
+    """The whole recipe; chance is 1/14. Its detail classes need the pixels."""
+    workdir = tmp_path / "quickstart"
+    commands.succeeds(
+        "rs_keras.train", "--flagfile=configs/quickstart.cfg", f"--workdir={workdir}"
+    )
+    results = json.loads((workdir / "results.json").read_text())["resolutions"]
+    assert results["64"]["top1"] > 0.6
+    assert results["64"]["top1"] > results["32"]["top1"] + 0.05
