@@ -47,7 +47,7 @@ def collect(results):
         match = _NAME.match(name)
         row = rows.setdefault(match["row"], {})
         columns = dict(result["resolutions"])
-        if len(columns) > 1 and result["ensemble"]:
+        if len(result["alpha"]) > 1 and result["ensemble"]:
             columns["ensemble"] = result["ensemble"]
             row.setdefault("alpha", []).append(result["alpha"])
         for column, numbers in columns.items():
