@@ -28,7 +28,8 @@ def main():
         dataset = pipeline.files_dataset(
             paths, resolution, batch_size=values.batch_size, fit=values.fit
         )
-        rows = _predict(model, dataset, paths, resolution, values.top)
+        with pipeline.damaged_images():
+            rows = _predict(model, dataset, paths, resolution, values.top)
     _print(rows)
     if values.json:
         with config_lib.mistakes():
@@ -41,19 +42,14 @@ def _predict(model, dataset, paths, resolution, top):
     import numpy as np
     from keras import ops
 
-    from rs_keras.data import pipeline
-
     names = model.class_names or [str(i) for i in range(model.num_classes)]
     rows = []
-    with pipeline.damaged_images():
-        for images in dataset:
-            logits = model.predict(images, resolution=resolution, verbose=0)
-            for row in ops.convert_to_numpy(ops.softmax(logits)):
-                best = np.argsort(-row, kind="stable")[:top]
-                found = [
-                    {"class": names[i], "probability": float(row[i])} for i in best
-                ]
-                rows.append({"image": str(paths[len(rows)]), "predictions": found})
+    for images in dataset:
+        logits = model.predict(images, resolution=resolution, verbose=0)
+        for row in ops.convert_to_numpy(ops.softmax(logits)):
+            best = np.argsort(-row, kind="stable")[:top]
+            found = [{"class": names[i], "probability": float(row[i])} for i in best]
+            rows.append({"image": str(paths[len(rows)]), "predictions": found})
     return rows
 
 

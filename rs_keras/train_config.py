@@ -93,7 +93,7 @@ class TrainConfig:
 
     def differences(self, flagfile):
         """What a workdir's flags.cfg says differently, as a list of sentences."""
-        theirs, ours = _values(flagfile), _values(self.flagfile())
+        theirs, ours = flag_values(flagfile), flag_values(self.flagfile())
         return [
             f"--{name} is {theirs.get(name, 'unset')} there, "
             f"{ours.get(name, 'unset')} here"
@@ -102,7 +102,7 @@ class TrainConfig:
         ]
 
 
-def _values(flagfile):
+def flag_values(flagfile):
     """{name: text} of the lines `--name=value`; others are passed over."""
     lines = (line.strip().removeprefix("--") for line in flagfile.splitlines())
     pairs = (line.partition("=") for line in lines if not line.startswith("#"))

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 
+from rs_keras import train_config
+
 
 class Workdir:
     """Paths and small files of one run's directory.
@@ -68,10 +70,12 @@ class Workdir:
 
     def flag(self, name):
         """The value of a flag of the run, as text."""
-        for line in self.flags.read_text().splitlines():
-            if line.startswith(f"--{name}="):
-                return line.split("=", 1)[1]
-        raise ValueError(f"The run's flags must have --{name}. Received: {self.flags}")
+        values = train_config.flag_values(self.flags.read_text())
+        if name not in values:
+            raise ValueError(
+                f"The run's flags must have --{name}. Received: {self.flags}"
+            )
+        return values[name]
 
     def trained_model(self):
         """Path of the finished model; ValueError where there is none."""

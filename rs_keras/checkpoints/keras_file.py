@@ -70,7 +70,7 @@ def initialize_from(model, path):
         )
     values = []
     for layer in conv_bn.leaves(model.blocks):
-        found = _weights(layer, sources.get(layer.name))
+        found = _weights(layer, sources[layer.name])
         shapes = [tuple(weight.shape) for weight in layer.weights]
         if [array.shape for array in found] != shapes:
             raise ValueError(

@@ -11,15 +11,6 @@ import rs_keras
 KEYS = (64, 48, 32)
 
 
-@pytest.fixture(scope="module")
-def model(tiny, batch):
-    """Compiled and trained for a step, so that rows and alpha differ."""
-    model = tiny(class_names=list("abcdef"))
-    model.compile(rs_keras.SGD(0.05, weight_decay=1e-4))
-    model.train_on_batch(*batch(side=(70, 90)))
-    return model
-
-
 def test_configuration_rebuilds_the_same_network(model):
     config = json.loads(json.dumps(model.get_config()))
     copy = rs_keras.Classifier.from_config(config)
