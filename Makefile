@@ -12,6 +12,10 @@ SUPPORTED := 3.13, 3.12 or 3.11
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
 SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
+# The clone has the name of the package: found through an import hook, as pip does it by
+# default, a script beside the clone would import the clone's directory instead.
+EDITABLE := --config-settings editable_mode=compat --editable
+
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test test-slow clean FORCE
 
@@ -62,10 +66,10 @@ endif
 
 $(INSTALLED): $(INTERPRETER) setup.cfg pyproject.toml
 	@echo 'Installing rs_keras and what it needs into .venv (a few minutes on first use)'
-	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --editable .
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check $(EDITABLE) .
 	@touch $@
 
 $(INSTALLED_TEST): $(INTERPRETER) setup.cfg pyproject.toml
 	@echo 'Installing rs_keras and its test tools into .venv (a few minutes on first use)'
-	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check --editable '.[test]'
+	@$(VENV_PYTHON) -m pip install -qq --disable-pip-version-check $(EDITABLE) '.[test]'
 	@touch $@ $(INSTALLED)

@@ -31,13 +31,15 @@ def main():
     between = (model.resolutions[0] + model.resolutions[1]) // 2
     for resolution in sorted({*model.resolutions, between}, reverse=True):
         model.predict(images, resolution=resolution, verbose=0)  # builds its graph
-        start = time.perf_counter()
-        logits = model.predict(images, resolution=resolution, verbose=0)
-        seconds = time.perf_counter() - start
+        seconds = []
+        for _ in range(3):  # the best of three: others may use the machine, too
+            start = time.perf_counter()
+            logits = model.predict(images, resolution=resolution, verbose=0)
+            seconds.append(time.perf_counter() - start)
         right = np.mean(np.argmax(logits, axis=-1) == labels)
         print(
             f"model.predict(images, resolution={resolution}): {right:.1%} right, "
-            f"{1000 * seconds / len(images):.2f} ms an image"
+            f"{1000 * min(seconds) / len(images):.2f} ms an image"
         )
 
 

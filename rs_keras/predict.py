@@ -30,7 +30,7 @@ def main():
         )
         with pipeline.damaged_images():
             rows = _predict(model, dataset, paths, resolution, values.top)
-    _print(rows)
+    _print(rows, pathlib.Path(values.images))
     if values.json:
         with config_lib.mistakes():
             workdir_lib.write_json(
@@ -53,13 +53,15 @@ def _predict(model, dataset, paths, resolution, top):
     return rows
 
 
-def _print(rows):
-    width = max(len(pathlib.Path(row["image"]).name) for row in rows)
-    for row in rows:
+def _print(rows, root):
+    names = [pathlib.Path(row["image"]) for row in rows]
+    names = [str(n.relative_to(root)) if n != root else n.name for n in names]
+    width = max(map(len, names))
+    for name, row in zip(names, rows, strict=True):
         found = "  ".join(
             f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]
         )
-        print(f"{pathlib.Path(row['image']).name:<{width}}  {found}")
+        print(f"{name:<{width}}  {found}")
 
 
 def console():

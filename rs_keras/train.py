@@ -17,8 +17,12 @@ def main():
         workdir = workdir_lib.Workdir(config.workdir)
         workdir.check_resumable(config)
         run = _Run(config, workdir)
-    run.train()
-    run.finish()
+    try:
+        run.train()
+        run.finish()
+    except KeyboardInterrupt:
+        print(f"Interrupted. {run.how_to_go_on()}", file=sys.stderr)
+        sys.exit(130)
 
 
 class _Run:
@@ -103,6 +107,13 @@ class _Run:
         print(report.table(results))
         print(f"Written to {self.workdir.path}: model.keras, results.json")
 
+    def how_to_go_on(self):
+        """What the same command would do, as a sentence."""
+        kept = self.state.list_checkpoints(self.workdir.checkpoints)
+        if not kept:
+            return "No epoch is finished: the same command starts from the beginning."
+        return f"The same command goes on from {kept[-1].name}."
+
     def _restore(self):
         """Restores the newest whole checkpoint; returns its epoch, 0 without one."""
         epoch = 0
@@ -129,16 +140,20 @@ class _Run:
 
         return evaluator.evaluate(self.model, self.validation)
 
-    def _epoch_end(self, epoch, step, logs, timing):
-        if not math.isfinite(logs["loss"]):
+    def _check_finite(self, epoch, loss, name):
+        if not math.isfinite(loss):
             sys.exit(
-                "error: The loss must stay finite; a lower --learning_rate may help, "
-                "and the last checkpoint is kept. "
-                f"Received: loss={logs['loss']} in epoch {epoch}"
+                f"error: The {name} must stay finite; a lower --learning_rate may "
+                "help, and the last checkpoint is kept. "
+                f"Received: {name}={loss} in epoch {epoch}"
             )
+
+    def _epoch_end(self, epoch, step, logs, timing):
+        self._check_finite(epoch, logs["loss"], "loss")
         start = time.perf_counter()
         found = self.found = self._evaluate()
         timing["validation_seconds"] = time.perf_counter() - start
+        self._check_finite(epoch, found["losses"]["loss"], "validation loss")
         for name, value in found["losses"].items():
             if name != "distillation_raw":
                 name = name if name == "loss" else f"loss_{name}"

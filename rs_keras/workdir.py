@@ -56,6 +56,9 @@ class Workdir:
                 f"--resume=auto. Received: --workdir={self.path} --resume=never"
             )
         differences = config.differences(self.flags.read_text())
+        if not self.metrics.exists() and not self.model.exists():
+            # Nothing is lost: the run has not finished an epoch.
+            differences = []
         if differences:
             raise ValueError(
                 "The workdir belongs to a run with other flags; choose another. "
@@ -63,9 +66,9 @@ class Workdir:
             )
 
     def start(self, config):
-        """Makes the directory and writes flags.cfg, unless it is there."""
+        """Makes the directory and writes flags.cfg."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.has_run():
+        if not self.has_run() or config.differences(self.flags.read_text()):
             write_text(self.flags, config.flagfile())
 
     def flag(self, name):
@@ -80,9 +83,14 @@ class Workdir:
     def trained_model(self):
         """Path of the finished model; ValueError where there is none."""
         if not self.model.exists():
+            what = "which is not there"
+            if self.has_run():
+                what = "whose run is unfinished; its training command goes on with it"
+            elif self.path.exists():
+                what = "which has none"
             raise ValueError(
                 "--workdir must hold a finished run (model.keras). "
-                f"Received: --workdir={self.path}"
+                f"Received: --workdir={self.path}, {what}"
             )
         return self.model
 

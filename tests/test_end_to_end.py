@@ -1,6 +1,7 @@
 """The command lines on real files: train, go on, evaluate, predict, and mistakes."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -51,12 +52,16 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
         [sys.executable, "-m", *command],
         cwd=commands.ROOT,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         for line in process.stdout:
-            if line.startswith("epoch 2: validation"):
-                process.kill()
+            if line.startswith("epoch 3: validation"):
+                process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "Interrupted. The same command goes on from epoch-000" in said
+    assert "Traceback" not in said
     assert not (workdir / "model.keras").exists()
     (workdir / "checkpoints" / "epoch-0004").mkdir()  # newest, and damaged
     again = commands.run(*command)

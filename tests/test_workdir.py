@@ -7,11 +7,11 @@ import pytest
 from rs_keras import workdir
 
 
-def config(resume="auto", differences=()):
+def config(resume="auto", differences=(), text="--seed=0\n--dataset=shapes\n"):
     return types.SimpleNamespace(
         resume=resume,
         differences=lambda text: list(differences),
-        flagfile=lambda: "--seed=0\n--dataset=shapes\n",
+        flagfile=lambda: text,
     )
 
 
@@ -37,8 +37,18 @@ def test_a_fresh_workdir_is_started_once(tmp_path):
 def test_a_workdir_with_a_run_refuses(tmp_path, arguments, sentence):
     run = workdir.Workdir(tmp_path)
     run.start(config())
+    run.metrics.write_text("{}\n")
     with pytest.raises(ValueError, match=sentence):
         run.check_resumable(config(**arguments))
+
+
+def test_a_run_without_a_finished_epoch_may_start_with_other_flags(tmp_path):
+    run = workdir.Workdir(tmp_path)
+    run.start(config())
+    other = config(differences=["--seed is 1 there, 2 here"], text="--dataset=other\n")
+    run.check_resumable(other)
+    run.start(other)
+    assert run.flag("dataset") == "other"
 
 
 def test_resume_must_needs_a_run_and_a_file_is_no_workdir(tmp_path):
@@ -56,8 +66,16 @@ def test_files_of_something_else_are_not_touched(tmp_path):
 
 
 def test_an_unfinished_run_has_no_model(tmp_path):
-    with pytest.raises(ValueError, match="must hold a finished run"):
-        workdir.Workdir(tmp_path).trained_model()
+    run = workdir.Workdir(tmp_path / "run")
+    rule = r"must hold a finished run \(model.keras\). Received: .*run, "
+    with pytest.raises(ValueError, match=f"{rule}which is not there"):
+        run.trained_model()
+    run.path.mkdir()
+    with pytest.raises(ValueError, match=f"{rule}which has none"):
+        run.trained_model()
+    run.start(config())
+    with pytest.raises(ValueError, match=f"{rule}whose run is unfinished"):
+        run.trained_model()
 
 
 def test_lines_after_the_restored_epoch_are_cut(tmp_path):

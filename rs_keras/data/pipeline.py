@@ -119,7 +119,7 @@ def val_dataset(source, resolutions, *, batch_size, views=1):
 
 
 def list_images(path):
-    """The image files of a directory (not of directories in it), or one file.
+    """The image files of a directory and of those in it, or one file.
 
     Args:
         path: directory or file with a name in .jpg, .jpeg or .png.
@@ -142,13 +142,19 @@ def list_images(path):
                 f"An image file must end in {folder.allowed()}. Received: {path}"
             )
         return [path]
-    found = sorted(p for p in path.iterdir() if folder.is_image(p.name) and p.is_file())
+    found = [p for p in path.rglob("*") if folder.is_image(p.name) and p.is_file()]
+    hidden = [p.relative_to(path) for p in found]
+    found = [
+        p
+        for p, inner in zip(found, hidden, strict=True)
+        if not any(part.startswith(".") for part in inner.parts)
+    ]
     if not found:
         raise ValueError(
-            f"A directory of images must hold files ending in {folder.allowed()}. "
-            f"Received: {path}"
+            f"A directory of images must hold files ending in {folder.allowed()}, also "
+            f"in directories of its own. Received: {path}"
         )
-    return found
+    return sorted(found)
 
 
 def files_dataset(paths, resolution, *, batch_size, fit="crop"):

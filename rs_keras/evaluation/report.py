@@ -15,6 +15,6 @@ def table(values):
         )
     if values["ensemble"]:
         shares = ", ".join(f"{w:.2f}" for w in values["alpha"])
-        lines.append(f"weights in the ensemble: {shares}")
+        lines.append(f"weights of the trained resolutions in the ensemble: {shares}")
     lines.append(f"trainable parameters: {values['parameters']:,}")
     return "\n".join(lines)

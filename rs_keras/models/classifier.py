@@ -147,12 +147,20 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         resolution = self.check_resolution(resolution)
         predictor = self._predictors.get(resolution, fit)
         return predictor.predict(
-            preprocessing.check_images(x),
+            preprocessing.check_batch(x),
             batch_size=batch_size,
             verbose=verbose,
             steps=steps,
             callbacks=callbacks,
         )
+
+    def save(self, filepath, *args, **kwargs):
+        """`keras.Model.save` to a .keras file, the only format with our classes."""
+        if not str(filepath).endswith(".keras"):
+            raise ValueError(
+                f"`filepath` must end in .keras. Received: filepath={filepath}"
+            )
+        super().save(filepath, *args, **kwargs)
 
     def check_resolution(self, resolution):
         """The resolution as an int; None is the largest. ValueError if too small."""

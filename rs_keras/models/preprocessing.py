@@ -4,6 +4,9 @@ The arithmetic is that of the data pipeline's validation transform, so that pred
 raw validation images equals evaluating them.
 """
 
+import os
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
@@ -18,6 +21,11 @@ def check_images(images):
 
     Datasets and other iterables pass: their batches are checked as they come.
     """
+    if isinstance(images, (str, os.PathLike)):
+        raise ValueError(
+            "Images must be an array (N, H, W, 3) or a dataset of such; files are "
+            f"classified by `python -m rs_keras.predict`. Received: {images!r}"
+        )
     if isinstance(images, (list, tuple)):
         sizes = {np.shape(image) for image in images}
         if len(sizes) > 1:
@@ -37,11 +45,33 @@ def check_images(images):
             "Images must have the shape (N, H, W, 3), RGB 0..255. "
             f"Received: shape={shape}"
         )
-    dtype = keras.backend.standardize_dtype(images.dtype)
+    dtype = getattr(images.dtype, "name", str(images.dtype)).removeprefix("torch.")
     if dtype != "uint8" and "float" not in dtype:
         raise ValueError(
             "Images must be uint8 or float, with values 0..255. "
             f"Received: dtype={dtype}"
+        )
+    return images
+
+
+def check_batch(images):
+    """`check_images` of what `predict` is given: also not empty; warns of a scale.
+
+    Raises:
+        ValueError: see the message.
+    """
+    images = check_images(images)
+    if not isinstance(images, np.ndarray):
+        return images
+    if not len(images):
+        raise ValueError(
+            f"At least one image is needed. Received: shape={images.shape}"
+        )
+    if images.dtype != np.uint8 and np.abs(images).max() <= 1:
+        warnings.warn(
+            "No value of these images is above 1. The model scales RGB 0..255 by "
+            "itself: pass images as they are read.",
+            stacklevel=3,
         )
     return images
 

@@ -5,6 +5,9 @@ resolutions, one backward pass, no host round trip. What is ours is the objectiv
 (`compute_loss`), the metrics and the resizing of a batch that comes as plain images.
 """
 
+import contextlib
+import re
+
 import keras
 import numpy as np
 from keras import ops
@@ -80,7 +83,8 @@ class MultiResolutionTrainer:
         self._check_labels(y)
         if isinstance(validation_data, tuple) and len(validation_data) == 2:
             self._check_labels(validation_data[1])
-        return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
+        with _named_labels(self.num_classes):
+            return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         self._check_labels(y)
@@ -183,6 +187,20 @@ def _check_label_tensor(labels):
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if shape is None or len(shape) != 1 or "int" not in dtype:
         raise ValueError(f"{_LABELS_RULE}. Received: shape={shape}, dtype={dtype}")
+
+
+@contextlib.contextmanager
+def _named_labels(num_classes):
+    """TensorFlow's report of a dataset's label out of range, as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        match = re.search(r"label value of (-?\d+) which is outside", str(error))
+        if match is None:
+            raise
+        raise ValueError(
+            f"Labels must be in [0, {num_classes}). Received: label {match[1]}"
+        ) from error
 
 
 def _correct(labels, logits, k):

@@ -219,13 +219,23 @@ def test_images_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ValueError) as error:
         pipeline.list_images(tmp_path)
     assert str(error.value) == (
-        "A directory of images must hold files ending in .jpg, .jpeg or .png. "
-        f"Received: {tmp_path}"
+        "A directory of images must hold files ending in .jpg, .jpeg or .png, also in "
+        f"directories of its own. Received: {tmp_path}"
     )
     with pytest.raises(ValueError, match="At least one image is needed. Received:"):
         pipeline.files_dataset([], 24, batch_size=2)
     with pytest.raises(ValueError, match="`fit` must be one of .* Received: fit='pad'"):
         pipeline.files_dataset(["a.jpg"], 24, batch_size=2, fit="pad")
+
+
+def test_images_in_directories_are_found_and_hidden_ones_are_not(tmp_path):
+    for name in ("b.jpg", "class/a.PNG", "class/.a.jpg", ".cache/c.jpg", "d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert pipeline.list_images(tmp_path) == [
+        tmp_path / "b.jpg",
+        tmp_path / "class" / "a.PNG",
+    ]
 
 
 def test_a_label_out_of_range_is_named():

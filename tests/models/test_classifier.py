@@ -165,12 +165,26 @@ class TestPredict:
         got = model.predict(list(images), resolution=48, verbose=0)
         np.testing.assert_array_equal(got, expected)
 
+    def test_images_from_0_to_1_are_warned_of(self, model, batch):
+        images, _ = batch(side=48)
+        with pytest.warns(UserWarning, match="scales RGB 0..255 by itself"):
+            model.predict(images / 255, verbose=0)
+
+    @pytest.mark.parametrize("key", ["48", "48_view1"])
+    def test_text_is_no_resolution(self, model, batch, key):
+        with pytest.raises(ValueError, match=f"positive number.* Received: .*'{key}'"):
+            model(batch(side=48)[0], resolution=key)
+
     @pytest.mark.parametrize(
         ("images", "options", "message"),
         [
             (np.zeros((9, 9, 3), "uint8"), {}, r"Received: shape=\(9, 9, 3\)"),
             (np.zeros((2, 9, 9, 4), "uint8"), {}, r"Received: shape=\(2, 9, 9, 4\)"),
             (np.zeros((2, 9, 9, 3), "int64"), {}, "Received: dtype=int64"),
+            (np.zeros((2, 9, 9, 3), "str"), {}, "uint8 or float, .* Received: dtype="),
+            (np.zeros((2, 9, 9, 3), "O"), {}, "uint8 or float, .* dtype=object"),
+            (np.zeros((0, 9, 9, 3)), {}, r"At least one .* shape=\(0, 9, 9, 3\)"),
+            ("photos/", {}, "files are classified by .* Received: 'photos/'"),
             (
                 [np.zeros((9, 9, 3)), np.zeros((9, 8, 3))],
                 {},

@@ -22,6 +22,12 @@ def test_configuration_rebuilds_the_same_network(model):
     assert json.loads(json.dumps(copy.get_config())) == config
 
 
+def test_formats_that_cannot_be_read_back_are_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="must end in .keras. Received: .*m.h5"):
+        model.save(tmp_path / "m.h5")
+    assert not (tmp_path / "m.h5").exists()
+
+
 def test_summary_names_every_layer_with_its_shape(model):
     lines = []
     model.summary(print_fn=lines.append, line_length=100)

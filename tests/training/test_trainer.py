@@ -215,6 +215,14 @@ class TestErrors:
         else:
             assert np.isnan(loss)
 
+    def test_labels_out_of_range_in_a_dataset_are_named_by_fit(self, tiny, data):
+        images, labels = data
+        dataset = tf.data.Dataset.from_tensors((images, labels + 6))
+        with pytest.raises(
+            ValueError, match=r"Labels must be in \[0, 6\). Received: l"
+        ):
+            compiled(tiny()).fit(dataset, shuffle=False, verbose=0)
+
     @pytest.mark.parametrize(
         ("change", "received"),
         [
