@@ -52,10 +52,21 @@ def classifier(config, class_names):
             f"--num_classes must be the dataset's {len(class_names)}, or be left out. "
             f"Received: --num_classes={config.num_classes}"
         )
+    if len(class_names) < 2:
+        raise ValueError(
+            "--dataset must have at least two classes. "
+            f"Received: --dataset={config.dataset} with one, {class_names[0]}"
+        )
+    shortcut = {"shortcut": config.shortcut} if config.shortcut != "B" else {}
     return MODELS[config.model](
         resolutions=config.resolutions,
         num_classes=len(class_names),
         width=config.width,
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
+        basis_updates=config.basis_updates,
+        activation_basis=config.activation_basis,
+        **shortcut,
         views=config.views,
         shared_bn=config.method == "shared_bn",
         class_names=class_names,
@@ -64,13 +75,13 @@ def classifier(config, class_names):
 
 def compile_model(model, config, steps_per_epoch):
     """Compiles with the optimizer, schedule and objective of a run."""
-    total = config.epochs * steps_per_epoch
-    warmup = round(config.warmup_epochs * steps_per_epoch)
     model.compile(
         optimizer=optimizers.SGD(
-            _schedule(config, total, warmup),
+            _schedule(config, steps_per_epoch),
             momentum=0.9,
             weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+            decay_scope=config.decay_scope,
         ),
         loss=distillation.MultiResolutionDistillation(config.mode),
         jit_compile=config.jit,
@@ -134,16 +145,24 @@ def ensemble_shares(model):
     }
 
 
-def _schedule(config, total, warmup):
+def _schedule(config, steps_per_epoch):
+    schedules = keras.optimizers.schedules
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule == "steps":
+        # Keras changes the rate behind a boundary; steps count from 0.
+        ends = [epoch * steps_per_epoch - 1 for epoch in config.decay_epochs]
+        rates = [config.learning_rate / 10**n for n in range(len(ends) + 1)]
+        return schedules.PiecewiseConstantDecay(ends, rates)
     if config.schedule == "constant" and not warmup:
         return config.learning_rate
     if config.schedule == "constant":
-        return keras.optimizers.schedules.PolynomialDecay(
+        return schedules.PolynomialDecay(
             0.0, warmup, end_learning_rate=config.learning_rate
         )
     if not warmup:
-        return keras.optimizers.schedules.CosineDecay(config.learning_rate, total)
-    return keras.optimizers.schedules.CosineDecay(
+        return schedules.CosineDecay(config.learning_rate, total)
+    return schedules.CosineDecay(
         0.0,
         total - warmup,
         warmup_target=config.learning_rate,

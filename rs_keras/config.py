@@ -6,6 +6,7 @@ The only module that reads absl flags: everything else takes plain arguments.
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 
 from absl import app
@@ -25,6 +26,7 @@ def define_train_flags():
     define_workdir()
     flags.DEFINE_enum("model", "resnet18", MODELS, "Network.")
     flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
+    define_quantization_flags()
     flags.DEFINE_string("dataset", None, "shapes | folder:DIR | tfds:NAME.")
     flags.DEFINE_list("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
     flags.DEFINE_integer(
@@ -56,11 +58,22 @@ def define_train_flags():
     flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 256, "Images a step.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", lower_bound=0.0)
-    flags.DEFINE_float(
-        "weight_decay", 1e-4, "Coupled decay of every weight.", lower_bound=0.0
-    )
+    flags.DEFINE_float("weight_decay", 1e-4, "Coupled decay.", lower_bound=0.0)
     flags.DEFINE_enum(
-        "schedule", "cosine", ("cosine", "constant"), "Learning rate, step by step."
+        "decay_scope",
+        "all",
+        ("all", "kernels"),
+        "What decays: every trained weight, or only kernels.",
+    )
+    flags.DEFINE_bool("nesterov", False, "Nesterov's form of the momentum.")
+    flags.DEFINE_enum(
+        "schedule",
+        "cosine",
+        ("cosine", "constant", "steps"),
+        "Learning rate, step by step. steps: a tenth from each of --decay_epochs on.",
+    )
+    flags.DEFINE_list(
+        "decay_epochs", None, "Epochs after which --schedule=steps falls."
     )
     flags.DEFINE_float(
         "warmup_epochs", 0.0, "Epochs of linear warm-up from 0.", lower_bound=0.0
@@ -78,6 +91,32 @@ def define_train_flags():
         ("auto", "never", "must"),
         "auto: go on with a workdir's own run, if it has one. never: refuse a workdir "
         "that has a run. must: refuse one that has none.",
+    )
+
+
+def define_quantization_flags():
+    """LQ-Nets: bits and bases."""
+    bits = [str(bits) for bits in (*range(1, 9), 32)]
+    flags.DEFINE_enum("weight_bits", "32", bits, "Bits of the kernels; 32: float.")
+    flags.DEFINE_enum("activation_bits", "32", bits, "Bits of the activations.")
+    flags.DEFINE_enum(
+        "shortcut",
+        "B",
+        ("A", "B"),
+        "Where a quantized ResNet changes the shape: convolution (B), pooling (A).",
+    )
+    flags.DEFINE_enum(
+        "basis_updates",
+        "once",
+        ("once", "per_resolution"),
+        "How often a step fits the bases: once, or with each resolution.",
+    )
+    flags.DEFINE_enum(
+        "activation_basis",
+        "shared",
+        ("shared", "private", "largest"),
+        "Bases of activations: one, one for each resolution, or one that only the "
+        "largest resolution fits.",
     )
 
 
@@ -138,6 +177,9 @@ def train_config():
         integers("resolutions"), views=values["views"]
     )
     values["area"] = _numbers("area", float, "numbers")
+    values["decay_epochs"] = integers("decay_epochs")
+    for name in ("weight_bits", "activation_bits"):
+        values[name] = int(values[name])
     return train_config_lib.TrainConfig(**values)
 
 
@@ -173,8 +215,10 @@ def run(main):
     A flag that absl refuses, or a command line with words that are no flags, ends in
     one sentence and exit code 2.
     """
-    # TensorFlow's start-up notes are no news to users; errors still come through.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's start-up notes are no news to users; errors still come through, but
+    # for that of looking for a GPU where there is none.
+    gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if gpu else "3")
     sys.stdout.reconfigure(line_buffering=True)
 
     def parse(argv):
@@ -186,14 +230,21 @@ def run(main):
             try:
                 rest = flags.FLAGS(argv)[1:]
             except flags.Error as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(_flag_error(str(error))) from error
             if rest:
                 raise ValueError(
                     f"Every argument must be a --flag. Received: {' '.join(rest)}"
                 )
         return argv[:1]
 
-    app.run(lambda argv: main(), flags_parser=parse)
+    def interruptible(argv):
+        try:
+            main()
+        except KeyboardInterrupt:
+            print("Interrupted. The same command starts again.", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(interruptible, flags_parser=parse)
 
 
 @contextlib.contextmanager
@@ -211,6 +262,20 @@ def mistakes(kinds=(ValueError, OSError)):
             text += f". Received: {' '.join(sys.argv[1:])}"
         print(f"error: {text}", file=sys.stderr)
         sys.exit(2)
+
+
+def _flag_error(text):
+    """absl's message as a sentence that names the flag and nothing else."""
+    text = text.removeprefix("ERROR:: ").replace(" ?", "?")
+    for kind, what in (("int", "an integer"), ("float", "a number")):
+        match = re.match(rf"flag --(\w+)=(.*?): .*(?:literal for|to) {kind}\b", text)
+        if match:
+            name, value = match.groups()
+            return f"--{name} must be {what}. Received: --{name}={value}"
+    match = re.match(r"flag (--\w+=.*?): (.*)", text, re.DOTALL)
+    if match:
+        return f"{match[2]}. Received: {match[1]}"
+    return text
 
 
 def _numbers(name, kind, what):

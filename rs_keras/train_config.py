@@ -1,6 +1,7 @@
 """What a training run computes: the values of its flags, checked against each other."""
 
 import dataclasses
+import itertools
 import math
 
 # Flags that say how or where a run is computed, not what it computes.
@@ -13,6 +14,11 @@ class TrainConfig:
 
     model: str
     width: float
+    weight_bits: int
+    activation_bits: int
+    shortcut: str
+    basis_updates: str
+    activation_basis: str
     dataset: str
     resolutions: tuple
     num_classes: int | None
@@ -26,7 +32,10 @@ class TrainConfig:
     batch_size: int
     learning_rate: float
     weight_decay: float
+    decay_scope: str
+    nesterov: bool
     schedule: str
+    decay_epochs: tuple | None
     warmup_epochs: float
     precision: str
     jit: bool
@@ -71,10 +80,45 @@ class TrainConfig:
                     f"--{name} must be a finite number. "
                     f"Received: --{name}={getattr(self, name)}"
                 )
+        self._check_schedule()
+        self._check_bits()
+
+    def _check_schedule(self):
+        steps = self.schedule == "steps"
+        if steps != (self.decay_epochs is not None) or (steps and self.warmup_epochs):
+            raise ValueError(
+                "--schedule=steps needs --decay_epochs and has no --warmup_epochs; "
+                f"others have no --decay_epochs. Received: --schedule={self.schedule} "
+                f"--decay_epochs={as_text(self.decay_epochs)} "
+                f"--warmup_epochs={self.warmup_epochs}"
+            )
+        ends = (0, *(self.decay_epochs or ()), math.inf)
+        if any(a >= b for a, b in itertools.pairwise(ends)):
+            raise ValueError(
+                "--decay_epochs must be positive and ascending. "
+                f"Received: --decay_epochs={as_text(self.decay_epochs)}"
+            )
         if not self.warmup_epochs < self.epochs:
             raise ValueError(
                 "--warmup_epochs must be less than --epochs. Received: "
                 f"--warmup_epochs={self.warmup_epochs} --epochs={self.epochs}"
+            )
+
+    def _check_bits(self):
+        bits = (
+            f"--weight_bits={self.weight_bits} --activation_bits={self.activation_bits}"
+        )
+        if self.weight_bits == 32 and self.activation_bits != 32:
+            raise ValueError(
+                "Quantized activations need quantized weights (--weight_bits). "
+                f"Received: {bits}"
+            )
+        if self.shortcut == "A" and (
+            self.weight_bits == 32 or not self.model.startswith("resnet")
+        ):
+            raise ValueError(
+                "--shortcut=A is for ResNets with quantized weights. "
+                f"Received: --model={self.model} {bits}"
             )
 
     @property

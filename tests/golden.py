@@ -65,3 +65,37 @@ def image(side, n=2, seed=None):
     big = np.repeat(np.repeat(low, 16, axis=2), 16, axis=3)[:, :, :side, :side]
     x = (big + 0.25 * generator.standard_normal((n, 3, side, side))).astype(np.float32)
     return 255 * x.transpose(0, 2, 3, 1)
+
+
+def lq_variables(network):
+    """The weights of a network of keys_lqnet.json: {TensorFlow variable: array}."""
+    shapes = json.loads(require("keys_lqnet.json").read_text())[network]
+    return {key: _lq_variable(key, shapes) for key in shapes}
+
+
+def _lq_variable(key, shapes):
+    shape = tuple(shapes[key])
+    generator = np.random.default_rng(zlib.crc32(key.encode()))
+    normal, uniform = generator.standard_normal, generator.uniform
+    if key.endswith("/basis"):
+        values = _initial_basis(key, shapes)[:, None] * uniform(0.8, 1.2, shape)
+    elif key.endswith("/W"):
+        gain = 1 if key == "linear/W" else 2
+        values = normal(shape) * np.sqrt(gain / np.prod(shape[:-1]))
+    elif key.endswith("/gamma"):
+        values = uniform(0.5, 1.0, shape)
+    elif key.endswith("/variance/EMA"):
+        values = uniform(0.5, 1.5, shape)
+    else:
+        values = normal(shape) * 0.1
+    return values.astype(np.float32)
+
+
+def _initial_basis(key, shapes):
+    bits = shapes[key][0]
+    powers = 2.0 ** np.arange(bits)
+    if "ActivationQuantization" in key:
+        return np.float32(0.6745 * 2 / (2**bits - 1) * powers)
+    kh, kw, _, filters = shapes[key.replace("weight_quant/basis", "W")]
+    deviation = np.sqrt(2 / (kh * kw * filters))
+    return np.float32(0.6745 * deviation / 2 ** (bits - 1) * powers)

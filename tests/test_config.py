@@ -108,6 +108,42 @@ def test_method_decides_the_distillation():
             "--warmup_epochs must be less than --epochs. "
             "Received: --warmup_epochs=3.0 --epochs=3",
         ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--schedule=steps"],
+            "--schedule=steps needs --decay_epochs and has no --warmup_epochs",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--decay_epochs=3"],
+            "others have no --decay_epochs. Received: --schedule=cosine",
+        ),
+        (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--schedule=steps",
+                "--decay_epochs=9,9",
+            ],
+            "must be positive and ascending. Received: --decay_epochs=9,9",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--activation_bits=2"],
+            "Quantized activations need quantized weights (--weight_bits). "
+            "Received: --weight_bits=32 --activation_bits=2",
+        ),
+        (
+            ["--dataset=shapes", "--workdir=w", "--shortcut=A"],
+            "--shortcut=A is for ResNets with quantized weights.",
+        ),
+        (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--shortcut=A",
+                "--weight_bits=2",
+                "--model=mobilenet_v2",
+            ],
+            "Received: --model=mobilenet_v2 --weight_bits=2",
+        ),
     ],
 )
 def test_contradictions_are_one_sentence(arguments, sentence):
@@ -124,18 +160,21 @@ def test_differences_name_both_values_and_leave_free_flags_out():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "sentence"),
     [
-        ["--modle=resnet18"],
-        ["--model=vgg16", "--dataset=shapes", "--workdir=w"],
-        ["--distillation=half", "--dataset=shapes", "--workdir=w"],
-        ["--epochs=0", "--dataset=shapes", "--workdir=w"],
-        ["stray"],
-        ["--dataset=shapes"],
-        ["--flagfile=no_such_file.cfg"],
+        (["--modle=resnet18"], "Unknown command line flag 'modle'"),
+        (["--model=vgg16"], "Received: --model=vgg16\n"),
+        (["--distillation=half"], "Received: --distillation=half\n"),
+        (["--weight_bits=9"], "Received: --weight_bits=9\n"),
+        (["--epochs=0"], "Received: --epochs=0\n"),
+        (["--epochs=many"], "--epochs must be an integer. Received: --epochs=many\n"),
+        (["--width=x"], "--width must be a number. Received: --width=x\n"),
+        (["stray"], "Received: stray\n"),
+        (["--dataset=shapes"], "--workdir is needed"),
+        (["--flagfile=no_such_file.cfg"], "error: Unable to open flagfile"),
     ],
 )
-def test_wrong_command_line_exits_with_2_and_without_traceback(arguments):
+def test_wrong_command_line_exits_with_2_and_without_traceback(arguments, sentence):
     found = subprocess.run(
         [sys.executable, "-m", "rs_keras.train", *arguments],
         capture_output=True,
@@ -145,6 +184,7 @@ def test_wrong_command_line_exits_with_2_and_without_traceback(arguments):
     assert found.returncode == 2, found.stderr
     assert found.stderr.startswith("error: ")
     assert "Received: " in found.stderr
+    assert sentence in found.stderr
     assert "Traceback" not in found.stderr
 
 

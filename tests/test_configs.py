@@ -84,3 +84,21 @@ def test_schedules_start_and_end_where_the_paper_says():
             rate = float(model.optimizer.learning_rate)
             # float32 arithmetic of the schedule
             np.testing.assert_allclose(rate, expected(step), rtol=1e-5, atol=1e-7)
+
+
+def test_steps_fall_by_ten_at_the_ends_of_the_epochs():
+    path = next(p for p in RECIPES if p.stem == "imagenet_resnet18_w2a2_rsnet")
+    config = parsed(path)
+    model = build.classifier(config, ["a", "b"])
+    build.compile_model(model, config, steps_per_epoch=10)
+    optimizer = model.optimizer
+    assert (optimizer.nesterov, optimizer.decay_scope) == (True, "kernels")
+    for step, expected in (
+        (0, 0.1),
+        (299, 0.1),
+        (300, 0.01),
+        (1049, 1e-5),
+        (1050, 1e-6),
+    ):
+        optimizer.iterations.assign(step)
+        np.testing.assert_allclose(float(optimizer.learning_rate), expected, rtol=1e-5)

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 import rs_keras
 from rs_keras.layers import conv_bn
+from rs_keras.layers import preactivation
+from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.losses import distillation
 from rs_keras.training import optimizers
@@ -20,6 +22,34 @@ from rs_keras.training import optimizers
 def _norm(name=None):
     return switchable_norm.SwitchableBatchNormalization(
         (32, 16), momentum=0.8, epsilon=1e-4, name=name
+    )
+
+
+def _low_bit():
+    return quantization.quantization(
+        (32, 16), 1, 2, 3, activation_basis="private", options={"momentum": 0.8}
+    )
+
+
+def _quantized_conv_bn():
+    return conv_bn.conv_bn(
+        4,
+        3,
+        2,
+        norm=_norm,
+        name="conv",
+        norm_name="norm",
+        activation="relu",
+        padding="same",
+        low_bit=_low_bit(),
+        output_name="quant",
+    )
+
+
+def _preactivation():
+    low_bit = _low_bit()
+    return preactivation.Preactivation(
+        _norm("norm"), low_bit.of_activations("quant"), low_bit.bases
     )
 
 
@@ -37,7 +67,11 @@ LAYERS = {
         conv_bn.conv_bn(4, 1, 2, norm=_norm, name="short", norm_name="short_norm"),
         "relu",
     ),
+    "ConvBN, quantized": _quantized_conv_bn,
+    "Preactivation": _preactivation,
+    "PoolShortcut": lambda: preactivation.PoolShortcut(7, 2),
     "MaxPool": conv_bn.MaxPool,
+    "MaxPool, same": lambda: conv_bn.MaxPool("same"),
     "Classifier": lambda: rs_keras.Classifier(
         [_conv_bn(), conv_bn.MaxPool(name="pool")],
         keras.layers.Dense(5, name="head"),
@@ -50,10 +84,12 @@ OTHERS = {
     "MultiResolutionDistillation": lambda: distillation.MultiResolutionDistillation(
         "vanilla", weight=0.5, name="mine"
     ),
+    "Bases": lambda: quantization.Bases((32, 16), 1, "per_resolution", "largest"),
     "SGD": lambda: optimizers.SGD(0.3, 0.8, 1e-3, nesterov=True, decay_scope="kernels"),
 }
 CASES = {**LAYERS, **OTHERS}
 MODELS = {"Classifier"}
+QUANTIZES = {"ConvBN, quantized", "Preactivation"}
 
 
 def images(side=12):
@@ -68,7 +104,7 @@ def test_every_registered_class_has_a_case():
         for name in keras.saving.get_custom_objects()
         if name.startswith("rs_keras>")
     }
-    assert registered == set(CASES)
+    assert registered == {name.partition(",")[0] for name in CASES}
 
 
 def test_every_public_class_is_registered():
@@ -112,7 +148,11 @@ def test_layer_survives_a_keras_file(name, tmp_path):
 def test_layer_gives_the_same_in_a_graph(name, training):
     layer = LAYERS[name]()
     x = tf.constant(images())
+    layer(x, resolution=32)
+    before = layer.get_weights()
     eager = layer(x, resolution=32, training=training)
+    # A quantizer's first fit replaces its basis.
+    layer.set_weights(before)
     function = tf.function(
         lambda x: layer(x, resolution=32, training=training),
         input_signature=[tf.TensorSpec((None, None, None, 3))],
@@ -139,9 +179,9 @@ def test_layer_computes_in_half_precision_with_float32_weights(
     assert all(w.dtype in ("float32", "int32") for w in half.weights)
     scale = max(1.0, float(np.abs(expected).max()))
     # 8 (11) bits of mantissa, a few operations deep.
-    np.testing.assert_allclose(
-        tf.cast(got, "float32"), expected, rtol=0, atol=tolerance * scale
-    )
+    near = np.isclose(tf.cast(got, "float32"), expected, 0, tolerance * scale)
+    # What lies next to a quantizer's threshold may fall on its other side.
+    assert near.mean() > (0.98 if name in QUANTIZES else 1 - 1e-9)
 
 
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - MODELS))

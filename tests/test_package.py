@@ -12,7 +12,15 @@ import pytest
 import rs_keras
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SOURCES = ("pyproject.toml", "setup.cfg", "README.md", "LICENSE", "rs_keras", "configs")
+SOURCES = (
+    "quant",
+    "pyproject.toml",
+    "setup.cfg",
+    "README.md",
+    "LICENSE",
+    "rs_keras",
+    "configs",
+)
 # A recipe of minutes becomes one of seconds.
 SHORTENED = ("--epochs=1", "--warmup_epochs=0", "--width=0.125")
 
@@ -63,7 +71,8 @@ def test_the_version_is_the_one_of_the_metadata():
 def test_every_room_is_in_the_list_of_packages():
     rooms = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for path in (ROOT / "rs_keras").rglob("__init__.py")
+        for top in ("rs_keras", "quant")
+        for path in (ROOT / top).rglob("__init__.py")
     }
     packages = set(_setup_cfg()["options"]["packages"].split())
     assert packages == rooms | {"rs_keras.configs"}

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
 
@@ -49,6 +50,10 @@ def initialize_from(model, path):
     would use at that resolution: its own row or the interpolated one. A head of
     another size, and alpha for another number of branches, keep their initial values.
 
+    A quantized network may start from a float one: bases of weights are fitted to the
+    kernels, bases of activations and normalizations that the float network does not
+    have keep their initial values.
+
     Args:
         model: `Classifier`.
         path: workdir or .keras file.
@@ -62,29 +67,58 @@ def initialize_from(model, path):
     """
     other = load(path)
     sources = {layer.name: layer for layer in conv_bn.leaves(other.blocks)}
-    ours = {layer.name for layer in conv_bn.leaves(model.blocks)}
-    if set(sources) != ours or other.scaling != model.scaling:
+    layers = list(conv_bn.leaves(model.blocks))
+    quantizes = _is_quantized(model) and not _is_quantized(other)
+    new = [layer for layer in layers if layer.name not in sources]
+    dropped = set(sources) - {layer.name for layer in layers}
+    # A low-bit network has normalizations and quantizers that a float one does not.
+    fits = not dropped and not new
+    fits |= quantizes and not any(isinstance(x, keras.layers.Conv2D) for x in new)
+    if not fits or (other.name, other.scaling) != (model.name, model.scaling):
         raise ValueError(
             "--init_from needs a run of the same --model. "
-            f"Received: {path} with {other.name}, for {model.name}"
+            f"Received: {path} with {_description(other)}, for {_description(model)}"
         )
     values = []
-    for layer in conv_bn.leaves(model.blocks):
+    for layer in layers:
+        if layer in new:
+            continue
         found = _weights(layer, sources[layer.name])
         shapes = [tuple(weight.shape) for weight in layer.weights]
         if [array.shape for array in found] != shapes:
             raise ValueError(
-                "--init_from needs a run of the same --model and --width. "
+                "--init_from needs a run of the same --model, --width and bits. "
                 f"Received: {path}, where {layer.name} does not fit"
             )
         values.append((layer, found))
     for layer, found in values:
         layer.set_weights(found)
-    return _start_head(model, other) + _start_alpha(model, other)
+    sentences = []
+    if quantizes:
+        sentences.append(
+            f"float weights: the bases of weights were fitted to them; {len(new)} "
+            f"layers start anew, {len(dropped)} are not used"
+        )
+    return sentences + _start_head(model, other) + _start_alpha(model, other)
+
+
+def _is_quantized(model):
+    return any(map(quantization.is_quantized, conv_bn.leaves(model.blocks)))
+
+
+def _description(model):
+    return f"{model.name} of {'quantized' if _is_quantized(model) else 'float'} weights"
 
 
 def _weights(layer, source):
     """What a layer takes over from its namesake, in the order of its weights."""
+    if quantization.is_quantized(layer) and not quantization.is_quantized(source):
+        quantizer = layer.weight_quantizer
+        kept = [np.array(weight) for weight in quantizer.weights]
+        found = source.get_weights()
+        if found[0].shape == layer.kernel.shape:
+            kept[0] = np.array(layer.fitted_basis(found[0]))[None]
+        return [*found, *kept]
     if type(source) is not type(layer):
         return []
     if not isinstance(layer, switchable_norm.SwitchableBatchNormalization):

@@ -6,9 +6,9 @@ Layers carry the reference's names, so the map is a rule and not a list: a convo
 """
 
 import keras
-import numpy as np
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 
 # ours -> the reference's
@@ -34,7 +34,15 @@ def slots(model):
 
     `row` is the row of a stacked variable or None; `axes` permutes our array into the
     reference's layout, None where both are the same.
+
+    Raises:
+        ValueError: the network is quantized, which the reference knows nothing of.
     """
+    if any(map(quantization.is_quantized, conv_bn.leaves(model.blocks))):
+        raise ValueError(
+            "The PyTorch reference has float networks only. "
+            f"Received: {model.name} with quantized weights"
+        )
     yield "alpha", model.alpha, None, None
     for layer in conv_bn.leaves([*model.blocks, model.head]):
         if isinstance(layer, switchable_norm.SwitchableBatchNormalization):
@@ -47,14 +55,3 @@ def slots(model):
             yield f"{key}.weight", layer.kernel, None, _FORWARD[type(layer)]
             if layer.use_bias:
                 yield f"{key}.bias", layer.bias, None, None
-
-
-def to_torch(array, row, axes):
-    """One array of ours (already numpy) in the reference's shape and layout."""
-    array = array if row is None else array[row]
-    return array if axes is None else np.ascontiguousarray(np.transpose(array, axes))
-
-
-def from_torch(array, axes):
-    """The inverse of `to_torch`, for one row."""
-    return array if axes is None else np.transpose(array, np.argsort(axes))

@@ -7,7 +7,11 @@ only place that pads the way PyTorch does, so that the reference's weights fit.
 import math
 
 import keras
+from keras import layers
 from keras import ops
+
+from quant import layers as quant_layers
+from rs_keras.layers import quantization
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -26,25 +30,40 @@ class ConvBN(keras.layers.Layer):
             1x1 kernel that is a stride, which TensorFlow 2.21 cannot be trusted with:
             on CPU its gradient writes beyond its memory where the input has fewer than
             16 channels and the batch is odd.
+        quantizer: `quant.quantizers.LQActivationQuantizer` of the output, or None.
+        bases: `quantization.Bases`, where the kernel or the output is quantized.
 
     Call arguments:
         x: tensor (N, H, W, C).
-        resolution, training: passed on to `norm`.
+        resolution, training: passed on to `norm`, and to `bases` for the quantizers.
 
     Returns:
         Tensor (N, H', W', C').
     """
 
-    def __init__(self, conv, norm, activation=None, subsample=1, **kwargs):
+    def __init__(
+        self,
+        conv,
+        norm,
+        activation=None,
+        subsample=1,
+        quantizer=None,
+        bases=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.conv = conv
         self.norm = norm
         self.subsample = subsample
         self.activation = keras.activations.get(activation)
+        self.quantizer = quantizer
+        self.bases = bases
 
     def build(self, input_shape):
         build_once(self.conv, self._conv_input(input_shape))
         build_once(self.norm, self.compute_output_shape(input_shape))
+        if self.quantizer is not None:
+            build_once(self.quantizer, self.compute_output_shape(input_shape))
 
     def call(self, x, resolution=None, training=None):
         if self._padding():
@@ -52,8 +71,14 @@ class ConvBN(keras.layers.Layer):
             x = ops.pad(x, ((0, 0), pad, pad, (0, 0)))
         if self.subsample > 1:
             x = x[:, :: self.subsample, :: self.subsample]
-        x = self.norm(self.conv(x), resolution=resolution, training=training)
-        return self.activation(x)
+        update = {}
+        if quantization.is_quantized(self.conv):
+            update = self.bases.for_weights(resolution, training)
+        x = self.conv(x, **update)
+        x = self.activation(self.norm(x, resolution=resolution, training=training))
+        if self.quantizer is not None:
+            x = self.quantizer(x, **self.bases.for_activations(resolution, training))
+        return x
 
     def compute_output_shape(self, input_shape):
         return self.conv.compute_output_shape(self._conv_input(input_shape))
@@ -65,11 +90,13 @@ class ConvBN(keras.layers.Layer):
             "norm": keras.saving.serialize_keras_object(self.norm),
             "activation": keras.activations.serialize(self.activation),
             "subsample": self.subsample,
+            "quantizer": keras.saving.serialize_keras_object(self.quantizer),
+            "bases": keras.saving.serialize_keras_object(self.bases),
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**_deserialize(config, ("conv", "norm")))
+        return cls(**deserialize(config, ("conv", "norm", "quantizer", "bases")))
 
     def _padding(self):
         return self.conv.kernel_size[0] // 2 if self.conv.padding == "valid" else 0
@@ -140,21 +167,30 @@ class ResidualBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**_deserialize(config, ("branch", "shortcut")))
+        return cls(**deserialize(config, ("branch", "shortcut")))
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
 class MaxPool(keras.layers.Layer):
-    """3x3 max pooling with stride 2 of a non-negative input, padded by 1 on every side.
+    """3x3 max pooling with stride 2 of a non-negative input.
 
-    Keras' "same" would pad even sizes on the bottom and right only. Takes `resolution`
-    and ignores it, so that a backbone is a plain list of layers.
+    Takes `resolution` and ignores it, so that a backbone is a plain list of layers.
+
+    Args:
+        padding: "torch" for 1 on every side; "same" for Keras' (TensorFlow's), which
+            pads even sizes on the bottom and right only.
     """
+
+    def __init__(self, padding="torch", **kwargs):
+        super().__init__(**kwargs)
+        self.padding = padding
 
     def build(self, input_shape):
         self.built = True
 
     def call(self, x, resolution=None, training=None):
+        if self.padding == "same":
+            return ops.max_pool(x, 3, strides=2, padding="same")
         # After a ReLU zeros do what PyTorch's -inf does, and stay finite when exported.
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         return ops.max_pool(x, 3, strides=2, padding="valid")
@@ -162,6 +198,9 @@ class MaxPool(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         n, h, w, c = input_shape
         return (n, h and (h + 1) // 2, w and (w + 1) // 2, c)
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
 
 
 def conv_bn(
@@ -174,6 +213,10 @@ def conv_bn(
     norm_name,
     depthwise=False,
     activation=None,
+    padding="torch",
+    initializer=None,
+    low_bit=None,
+    output_name=None,
 ):
     """A `ConvBN` without bias, initialized as the reference does.
 
@@ -185,44 +228,60 @@ def conv_bn(
         filters: output channels (for a depthwise convolution also the input's).
         norm: function of a name, returning a normalization layer.
         name, norm_name: names of the convolution and of its normalization.
+        padding: "torch" for k // 2 on every side, "same" for TensorFlow's.
+        initializer: function that returns another initializer of the kernel.
+        low_bit: `quantization.Quantization`, or None for a float kernel.
+        output_name: name of an activation quantizer behind the activation, if any.
     """
     # See `ConvBN`: the stride of a 1x1 convolution is taken outside of it.
     subsample = strides if kernel_size == 1 else 1
     strides = strides // subsample
+    # At stride 1 "same" is PyTorch's padding, without an op of its own.
+    same = padding == "same" or strides == 1
     common = {
         "strides": strides,
-        # At stride 1 "same" is PyTorch's padding, without an op of its own.
-        "padding": "same" if strides == 1 else "valid",
+        "padding": "same" if same else "valid",
         "use_bias": False,
         "name": name,
     }
-    initializer = keras.initializers.RandomNormal(
-        stddev=math.sqrt(2 / (kernel_size * kernel_size * filters))
-    )
-    if depthwise:
-        conv = keras.layers.DepthwiseConv2D(
-            kernel_size, depthwise_initializer=initializer, **common
-        )
+    if initializer is not None:
+        initializer = initializer()
     else:
-        conv = keras.layers.Conv2D(
-            filters, kernel_size, kernel_initializer=initializer, **common
-        )
+        deviation = math.sqrt(2 / (kernel_size * kernel_size * filters))
+        initializer = keras.initializers.RandomNormal(stddev=deviation)
+    if low_bit is not None:
+        common["weight_quantizer"] = low_bit.of_kernel(f"{name}.weight_quant")
+    if depthwise:
+        kind = quant_layers.QuantDepthwiseConv2D if low_bit else layers.DepthwiseConv2D
+        conv = kind(kernel_size, depthwise_initializer=initializer, **common)
+    else:
+        kind = quant_layers.QuantConv2D if low_bit else layers.Conv2D
+        conv = kind(filters, kernel_size, kernel_initializer=initializer, **common)
     return ConvBN(
-        conv, norm(norm_name), activation, subsample=subsample, name=f"{name}_bn"
+        conv,
+        norm(norm_name),
+        activation,
+        subsample=subsample,
+        quantizer=low_bit.of_activations(output_name)
+        if low_bit and output_name
+        else None,
+        bases=low_bit and low_bit.bases,
+        name=f"{name}_bn",
     )
 
 
 def leaves(layers):
-    """Convolutions, normalizations and plain layers of a list of blocks, in order."""
+    """Convolutions, normalizations, activation quantizers and others, in order."""
     for layer in layers:
-        if isinstance(layer, ConvBN):
-            yield from (layer.conv, layer.norm)
-        elif isinstance(layer, ResidualBlock):
+        if isinstance(layer, ResidualBlock):
             yield from leaves(layer.branch)
-            if isinstance(layer.shortcut, ConvBN):
+            if isinstance(layer.shortcut, keras.layers.Layer):
                 yield from leaves([layer.shortcut])
-        else:
-            yield layer
+            continue
+        # `ConvBN` and `preactivation.Preactivation` have some of these parts.
+        parts = [getattr(layer, name, None) for name in ("conv", "norm", "quantizer")]
+        parts = [part for part in parts if part is not None]
+        yield from parts or [layer]
 
 
 def build_once(layer, input_shape):
@@ -231,7 +290,8 @@ def build_once(layer, input_shape):
         layer.build(input_shape)
 
 
-def _deserialize(config, names):
+def deserialize(config, names):
+    """A layer's configuration, the named entries turned into objects."""
     return {
         key: keras.saving.deserialize_keras_object(value) if key in names else value
         for key, value in config.items()

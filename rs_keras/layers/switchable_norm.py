@@ -137,10 +137,10 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         stacked = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         if resolution is None:
             return tuple(v[0] for v in stacked)
-        if isinstance(resolution, str):
+        if isinstance(resolution, str) and resolution in self.keys:
             return tuple(v[self._row(resolution)] for v in stacked)
-        if keras.ops.is_tensor(resolution) or isinstance(resolution, keras.KerasTensor):
-            upper, lower, weight = self._interpolation_in_graph(resolution)
+        if _is_symbolic(resolution):
+            upper, lower, weight = neighbours(resolution, self.resolutions)
             return tuple(
                 weight * ops.take(v, upper, axis=0)
                 + (1 - weight) * ops.take(v, lower, axis=0)
@@ -180,21 +180,6 @@ class SwitchableBatchNormalization(keras.layers.Layer):
                 f"statistics are updated. Received: resolution={resolution!r}"
             )
         return self._row(resolution)
-
-    def _interpolation_in_graph(self, resolution):
-        """`resolutions.interpolation` with tensors: rows, and weight of the upper."""
-        grid = ops.convert_to_tensor(self.resolutions, dtype=self.variable_dtype)
-        resolution = ops.cast(resolution, self.variable_dtype)
-        last = len(self.resolutions) - 1
-        above = ops.sum(ops.cast(grid >= resolution, "int32"))
-        upper = ops.maximum(above - 1, 0)
-        lower = ops.minimum(upper + 1, last)
-        high, low = ops.take(grid, upper), ops.take(grid, lower)
-        # Below the smallest resolution upper and lower are the same row; above the
-        # largest the weight is cut to 1.
-        gap = ops.maximum(high - low, 1)
-        weight = ops.clip((resolution - low) / gap, 0, 1)
-        return upper, lower, weight
 
     def _normalize_batch(self, x, row):
         if self._use_fused(x):
@@ -274,3 +259,25 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             epsilon=self.epsilon,
         )
         return ops.cast(y, self.compute_dtype), mean, biased
+
+
+def neighbours(resolution, resolutions):
+    """`resolutions.interpolation`, for a number or, in the graph, a scalar tensor."""
+    if not _is_symbolic(resolution):
+        return resolutions_lib.interpolation(resolution, resolutions)
+    grid = ops.convert_to_tensor(resolutions, dtype="float32")
+    resolution = ops.cast(resolution, "float32")
+    last = len(resolutions) - 1
+    above = ops.sum(ops.cast(grid >= resolution, "int32"))
+    upper = ops.maximum(above - 1, 0)
+    lower = ops.minimum(upper + 1, last)
+    high, low = ops.take(grid, upper), ops.take(grid, lower)
+    # Below the smallest resolution upper and lower are the same row; above the
+    # largest the weight is cut to 1.
+    gap = ops.maximum(high - low, 1)
+    weight = ops.clip((resolution - low) / gap, 0, 1)
+    return upper, lower, weight
+
+
+def _is_symbolic(value):
+    return ops.is_tensor(value) or isinstance(value, keras.KerasTensor)

@@ -9,6 +9,7 @@ import keras
 
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 from rs_keras.models import classifier
 from rs_keras.models import resnet
 
@@ -29,10 +30,15 @@ def mobilenet_v2(
     num_classes,
     width=1.0,
     scaling="unit",
+    weight_bits=32,
+    activation_bits=32,
     *,
+    basis_updates="once",
+    activation_basis="shared",
     views=1,
     shared_bn=False,
     norm_options=None,
+    quantizer_options=None,
     class_names=None,
     name="mobilenet_v2",
 ):
@@ -41,6 +47,11 @@ def mobilenet_v2(
     Args:
         width: factor on the channels, rounded to multiples of 8; the last 1280
             channels grow with it above 1 and do not shrink below.
+        weight_bits: of every kernel but the first convolution's and the head's; 32 for
+            float kernels.
+        activation_bits: of what a ReLU6 leaves, so of the input of each depthwise and
+            each projecting convolution; the linear bottlenecks, which have signs, and
+            the head's input stay float. The LQ-Nets paper has no such network.
         Others as in `resnet`.
 
     Returns:
@@ -50,6 +61,15 @@ def mobilenet_v2(
         ValueError: see the message.
     """
     resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
+    low_bit = quantization.quantization(
+        resolutions,
+        views,
+        weight_bits,
+        activation_bits,
+        basis_updates=basis_updates,
+        activation_basis=activation_basis,
+        options=quantizer_options,
+    )
     norm = resnet.norm_factory(resolutions, views, shared_bn, norm_options)
     channels = resnet.scaled(32, width)
     blocks = [
@@ -73,6 +93,7 @@ def mobilenet_v2(
                     first_stride if index == 0 else 1,
                     expansion,
                     norm=norm,
+                    low_bit=low_bit,
                     name=f"features.{len(blocks)}",
                 )
             )
@@ -82,6 +103,7 @@ def mobilenet_v2(
             resnet.scaled(1280, max(width, 1.0)),
             1,
             norm=norm,
+            low_bit=low_bit,
             name="conv.0",
             norm_name="conv.1",
             activation="relu6",
@@ -104,14 +126,14 @@ def mobilenet_v2(
     )
 
 
-def _inverted_residual(channels, filters, stride, expansion, *, norm, name):
+def _inverted_residual(channels, filters, stride, expansion, *, norm, low_bit, name):
     hidden = channels * expansion
     names = iter(range(8))  # positions in the reference's nn.Sequential
 
     def layer(filters, kernel_size, strides=1, *, depthwise=False, activation=None):
         conv, bn = next(names), next(names)
-        if activation:
-            next(names)  # the activation has a position, too
+        # The activation has a position, too.
+        output_name = f"{name}.conv.{next(names)}.quant" if activation else None
         return conv_bn.conv_bn(
             filters,
             kernel_size,
@@ -121,6 +143,8 @@ def _inverted_residual(channels, filters, stride, expansion, *, norm, name):
             norm_name=f"{name}.conv.{bn}",
             depthwise=depthwise,
             activation=activation,
+            low_bit=low_bit,
+            output_name=output_name,
         )
 
     branch = [] if expansion == 1 else [layer(hidden, 1, activation="relu6")]

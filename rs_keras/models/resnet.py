@@ -12,8 +12,11 @@ import keras
 
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
+from rs_keras.layers import preactivation
+from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
+from rs_keras.models import resnet_preact
 
 # depth: (block, blocks per stage)
 _DEPTHS = {
@@ -32,15 +35,27 @@ def resnet(
     num_classes,
     width=1.0,
     scaling="unit",
+    weight_bits=32,
+    activation_bits=32,
+    shortcut="B",
     *,
-    zero_init_residual=False,
+    basis_updates="once",
+    activation_basis="shared",
+    zero_init_residual=None,
     views=1,
     shared_bn=False,
     norm_options=None,
+    quantizer_options=None,
     class_names=None,
     name=None,
 ):
     """A ResNet classifier with private batch normalization for each resolution.
+
+    With quantized weights it is the network of the LQ-Nets reference, which differs
+    from the float one in more than its kernels: TensorFlow's padding, a truncated
+    initialization, and last gammas of a residual branch that start at 0. With quantized
+    activations it is that of `resnet_preact`. The first convolution and the head stay
+    float.
 
     Args:
         depth: 18, 34, 50 or 101.
@@ -48,12 +63,18 @@ def resnet(
         num_classes: number of logits.
         width: factor on the channels of every stage, rounded to a multiple of 8.
         scaling: "unit" (x / 255, the reference) or "imagenet" (mean and deviation).
-        zero_init_residual: start the last gamma of every residual branch at 0 (an
-            option of the reference that its results do not use).
+        weight_bits: 1..8, or 32 for float kernels.
+        activation_bits: 1..8, or 32 for float activations.
+        shortcut: where a block changes the shape: "B", a 1x1 convolution; or, in
+            quantized networks, "A", average pooling and channels of zeros.
+        basis_updates, activation_basis: see `quantization.Bases`.
+        zero_init_residual: start the last gamma of every residual branch at 0; default:
+            as the reference, with quantized weights and float activations only.
         views: branches at a single resolution (RS-Nets, Table 6).
         shared_bn: one batch normalization for all resolutions, trained by each in
             turn (the ablation of RS-Nets, Fig. 4).
         norm_options: dict of further arguments of `SwitchableBatchNormalization`.
+        quantizer_options: dict of further arguments of the quantizers.
         class_names: names of the classes, kept with the model.
         name: name of the model.
 
@@ -64,41 +85,62 @@ def resnet(
         ValueError: see the message.
     """
     resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
+    low_bit = quantization.quantization(
+        resolutions,
+        views,
+        weight_bits,
+        activation_bits,
+        basis_updates=basis_updates,
+        activation_basis=activation_basis,
+        options=quantizer_options,
+    )
+    _check_shortcut(shortcut, low_bit)
+    preact = low_bit is not None and activation_bits != quantization.FLOAT_BITS
+    if zero_init_residual is None:
+        zero_init_residual = low_bit is not None and not preact
     norm = norm_factory(resolutions, views, shared_bn, norm_options)
+    conv = functools.partial(conv_bn.conv_bn, norm=norm)
+    if low_bit is not None:
+        conv = functools.partial(
+            conv, padding="same", initializer=_truncated_normal_fan_out
+        )
     kind, stage_sizes = _DEPTHS[depth]
     widths = [scaled(c, width) for c in _STAGE_WIDTHS]
-
     blocks = [
-        conv_bn.conv_bn(
-            widths[0], 7, 2, norm=norm, name="conv1", norm_name="bn1", activation="relu"
-        ),
-        conv_bn.MaxPool(name="maxpool"),
+        conv(widths[0], 7, 2, name="conv1", norm_name="bn1", activation="relu"),
+        conv_bn.MaxPool("torch" if low_bit is None else "same", name="maxpool"),
     ]
+    block = functools.partial(
+        resnet_preact.block if preact else _block,
+        kind,
+        conv=functools.partial(conv, low_bit=low_bit),
+        norm=norm,
+        zero_init_residual=zero_init_residual,
+        shortcut=shortcut,
+    )
     channels = widths[0]
     for stage, (filters, size) in enumerate(zip(widths, stage_sizes, strict=True)):
         for index in range(size):
-            block = functools.partial(
-                _block,
-                kind,
-                filters,
-                norm=norm,
-                name=f"layer{stage + 1}.{index}",
-                zero_init_residual=zero_init_residual,
+            blocks.append(
+                block(
+                    filters,
+                    filters * _EXPANSION[kind],
+                    stride=2 if stage > 0 and index == 0 else 1,
+                    channels=channels,
+                    first=index == 0,
+                    name=f"layer{stage + 1}.{index}",
+                )
             )
-            stride = 2 if stage > 0 and index == 0 else 1
-            blocks.append(block(stride=stride, channels=channels))
             channels = filters * _EXPANSION[kind]
-    # PyTorch's default of a linear layer, for kernel and bias.
-    limit = channels**-0.5
-    head = classifier.dense_head(
-        num_classes,
-        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
-        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
-        name="fc",
-    )
+        if preact:
+            # The last group is followed by the head, which is float; so is a shortcut
+            # without a convolution.
+            quantized = stage < len(widths) - 1 and shortcut == "B"
+            name_of = f"layer{stage + 1}"
+            blocks.append(resnet_preact.group_end(low_bit, norm, name_of, quantized))
     return classifier.Classifier(
         blocks,
-        head,
+        _head(num_classes, channels, low_bit),
         resolutions,
         views=views,
         scaling=scaling,
@@ -138,21 +180,29 @@ def scaled(channels, width, divisor=8):
     return value + divisor if value < 0.9 * channels * width else value
 
 
-def _block(kind, filters, *, stride, channels, norm, name, zero_init_residual):
-    last = functools.partial(norm, gamma_initializer="zeros")
-    last = last if zero_init_residual else norm
+def _block(
+    kind,
+    filters,
+    filters_out,
+    *,
+    conv,
+    norm,
+    stride,
+    channels,
+    name,
+    zero_init_residual,
+    shortcut,
+    first,
+):
+    """A post-activation block, basic or bottleneck."""
 
-    def layer(index, filters, kernel_size, strides=1, *, norm=norm, activation=None):
-        return conv_bn.conv_bn(
-            filters,
-            kernel_size,
-            strides,
-            norm=norm,
-            name=f"{name}.conv{index}",
-            norm_name=f"{name}.bn{index}",
-            activation=activation,
+    def layer(index, *args, **options):
+        return conv(
+            *args, name=f"{name}.conv{index}", norm_name=f"{name}.bn{index}", **options
         )
 
+    last = functools.partial(norm, gamma_initializer="zeros")
+    last = last if zero_init_residual else norm
     if kind == "basic":
         branch = [
             layer(1, filters, 3, stride, activation="relu"),
@@ -162,16 +212,37 @@ def _block(kind, filters, *, stride, channels, norm, name, zero_init_residual):
         branch = [
             layer(1, filters, 1, activation="relu"),
             layer(2, filters, 3, stride, activation="relu"),
-            layer(3, filters * _EXPANSION[kind], 1, norm=last),
+            layer(3, filters_out, 1, norm=last),
         ]
-    shortcut = "identity"
-    if stride != 1 or channels != filters * _EXPANSION[kind]:
-        shortcut = conv_bn.conv_bn(
-            filters * _EXPANSION[kind],
-            1,
-            stride,
-            norm=norm,
-            name=f"{name}.downsample.0",
-            norm_name=f"{name}.downsample.1",
+    side = preactivation.shortcut_branch(
+        conv, shortcut, filters_out, stride=stride, channels=channels, name=name
+    )
+    return conv_bn.ResidualBlock(branch, side, "relu", name=name)
+
+
+def _head(num_classes, channels, low_bit):
+    if low_bit is not None:
+        kernel = keras.initializers.VarianceScaling(2.0)
+        return classifier.dense_head(
+            num_classes, kernel_initializer=kernel, bias_initializer="zeros", name="fc"
         )
-    return conv_bn.ResidualBlock(branch, shortcut, "relu", name=name)
+    # PyTorch's default of a linear layer, for kernel and bias.
+    limit = channels**-0.5
+    return classifier.dense_head(
+        num_classes,
+        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+        bias_initializer=keras.initializers.RandomUniform(-limit, limit),
+        name="fc",
+    )
+
+
+def _truncated_normal_fan_out():
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+
+
+def _check_shortcut(shortcut, low_bit):
+    if shortcut not in ("A", "B") or (shortcut == "A" and low_bit is None):
+        raise ValueError(
+            "`shortcut` must be 'B', or, with quantized weights, 'A'. "
+            f"Received: shortcut={shortcut!r}"
+        )

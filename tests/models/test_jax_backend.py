@@ -36,3 +36,36 @@ def test_golden_logits_and_a_training_step_without_tensorflow(fresh_python):
         pytest.skip("jax is not installed")
     golden.require("rsnet_logits_resnet18.npz")
     assert "DONE" in fresh_python(PROGRAM, KERAS_BACKEND="jax")
+
+
+LOW_BIT = """
+import sys
+import numpy as np
+import rs_keras
+from rs_keras.checkpoints import lqnet_import
+from tests import golden
+assert "tensorflow" not in sys.modules
+bits = {"weight_bits": 2, "activation_bits": 2}
+model = rs_keras.resnet18((96, 64), 1000, **bits)
+lqnet_import.load_variables(model, golden.lq_variables("resnet18_preact_w2a2"))
+logits = np.asarray(model(golden.image(96), resolution=96))
+expected = golden.arrays("lqnet_logits_resnet18_preact_w2a2.npz")["logits_96"]
+np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+small = rs_keras.resnet18((64, 32), 6, width=0.125, **bits)
+small.compile(rs_keras.SGD(0.01))
+x = np.random.default_rng(0).integers(0, 256, (4, 70, 90, 3)).astype("uint8")
+y = np.arange(4)
+first, second = (small.train_on_batch(x, y, return_dict=True) for _ in range(2))
+assert np.isfinite([float(first["loss"]), float(second["loss"])]).all()
+quantizer = small.blocks[2].branch[0].quantizer
+assert float(quantizer.fits[0]) == 2
+print("DONE")
+"""
+
+
+def test_quantized_golden_logits_and_training_steps_without_tensorflow(fresh_python):
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("jax is not installed")
+    golden.require("lqnet_logits_resnet18_preact_w2a2.npz")
+    assert "DONE" in fresh_python(LOW_BIT, KERAS_BACKEND="jax")

@@ -1,0 +1,1 @@
+"""Learned low-bit quantization (LQ-Nets); knows Keras, not rs_keras."""

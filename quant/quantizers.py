@@ -1,0 +1,222 @@
+"""LQ-Nets' quantizers as layers: a basis and the moving average that it follows.
+
+Zhang et al., LQ-Nets, ECCV 2018, section 3.3: a forward pass in training quantizes with
+the stored basis, fits a new one to what it has just seen (one step of QEM) and lets the
+stored one follow it by a moving average of factor 0.9.
+"""
+
+import numpy as np
+from keras import layers
+from keras import ops
+from keras import saving
+
+from quant import lq_math
+
+UPDATES = (None, "collect", "fit")
+
+
+class _Quantizer(layers.Layer):
+    """What both quantizers share: the basis, its average, and when it moves.
+
+    The average is zero-debiased, as the reference runs it (TensorFlow 1's default):
+    `biased <- 0.9 * biased + 0.1 * new; basis = biased / (1 - 0.9**t)`, so that the
+    first fit replaces the initial basis. `biased` and t are weights as well: without
+    them the first step after a reload would overwrite the basis.
+    """
+
+    kind = None
+
+    def __init__(self, bits, momentum=0.9, zero_debias=True, *, rows=1, **kwargs):
+        # The arithmetic is float32 in every precision, so inputs are not cast down.
+        kwargs = {"dtype": "float32", **kwargs, "autocast": False}
+        super().__init__(**kwargs)
+        lq_math.check_bits(bits)
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f"`momentum` must be in [0, 1). Received: momentum={momentum}"
+            )
+        self.bits = int(bits)
+        self.momentum = momentum
+        self.zero_debias = bool(zero_debias)
+        self.rows = rows
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "momentum": self.momentum,
+            "zero_debias": self.zero_debias,
+        }
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def _add_basis(self, initial):
+        """Creates the variables; initial (K, C) is the basis of every row."""
+        shape = (self.rows, *initial.shape)
+
+        def variable(name, shape, initializer):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                initializer=initializer,
+                trainable=False,
+                autocast=False,
+                # Replicas of a distribution strategy keep one basis in common.
+                aggregation="mean",
+            )
+
+        def start(shape, dtype=None):
+            return ops.cast(np.broadcast_to(initial, shape), dtype)
+
+        self.basis = variable("basis", shape, start)
+        self.biased = variable("biased", shape, "zeros")
+        self.fits = variable("fits", (self.rows,), "zeros")
+
+    def _follow(self, new, row):
+        """Lets the stored basis of a row follow a fitted one (K, C)."""
+        mine = (np.arange(self.rows) == row)[:, None, None]
+        decay = self.momentum
+        # Values, because JAX' where takes no Keras variables.
+        basis, biased, fits = map(
+            ops.convert_to_tensor, (self.basis, self.biased, self.fits)
+        )
+        if self.zero_debias:
+            average = decay * biased + (1 - decay) * new[None]
+            fits = ops.where(mine[:, 0, 0], fits + 1, fits)
+            correction = 1 - decay ** ops.maximum(fits, 1.0)
+            moved = average / correction[:, None, None]
+            self.biased.assign(ops.where(mine, average, biased))
+            self.fits.assign(fits)
+        else:
+            moved = decay * basis + (1 - decay) * new[None]
+        self.basis.assign(ops.where(mine, moved, basis))
+
+
+@saving.register_keras_serializable(package="quant")
+class LQWeightQuantizer(_Quantizer):
+    """Quantizes a kernel to 2**bits levels, with a basis for each channel.
+
+    Args:
+        bits: 1..8.
+        momentum: share of the old moving average that an update keeps.
+        zero_debias: correct the average for its start at zero (the reference); False
+            keeps 90% of the initial basis after the first step.
+
+    Call arguments:
+        kernel: tensor with its output channels last.
+        update: None, or "fit" to fit the basis to this kernel after quantizing it.
+
+    Returns:
+        float32 tensor as `kernel`, whose elements are levels of their channel.
+
+    Raises:
+        ValueError: bits, momentum or update out of range.
+    """
+
+    kind = "weights"
+
+    def build(self, kernel_shape):
+        fan_out = int(np.prod(kernel_shape[:-2])) * kernel_shape[-1]
+        initial = lq_math.initial_basis(self.kind, self.bits, fan_out)
+        self._add_basis(np.tile(initial[:, None], kernel_shape[-1]))
+
+    def call(self, kernel, update=None):
+        check_update(update)
+        kernel = ops.cast(kernel, "float32")
+        basis = self.basis[0]
+        if update == "fit":
+            self._follow(lq_math.fit_basis(kernel, basis, self.kind), row=0)
+        return lq_math.quantize(kernel, basis, self.kind)
+
+
+@saving.register_keras_serializable(package="quant")
+class LQActivationQuantizer(_Quantizer):
+    """Quantizes non-negative activations to 2**bits levels, the lowest being 0.
+
+    Args:
+        bits, momentum, zero_debias: as in `LQWeightQuantizer`.
+        rows: number of bases; 1 is shared by whatever is quantized.
+
+    Call arguments:
+        x: tensor, as a ReLU leaves it.
+        row: which basis: an int, or (upper, lower, weight) for the mixture
+            `weight * basis[upper] + (1 - weight) * basis[lower]`.
+        update: None; "collect" to add what a fit needs of this tensor to what has been
+            collected; "fit" to do so, fit the basis of the row and start anew.
+
+    Returns:
+        Tensor as x, in its dtype, whose elements are levels.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    kind = "activations"
+
+    def __init__(self, bits, momentum=0.9, zero_debias=True, rows=1, **kwargs):
+        super().__init__(bits, momentum, zero_debias, rows=rows, **kwargs)
+        if rows < 1:
+            raise ValueError(f"`rows` must be at least 1. Received: rows={rows}")
+
+    def build(self, input_shape):
+        self._add_basis(lq_math.initial_basis(self.kind, self.bits)[:, None])
+        # The sums of `lq_math.statistics`: gram, residual and count, one after the
+        # other, in the order of a step's forward passes.
+        self.collected = self.add_weight(
+            name="collected",
+            shape=(self.rows, self.bits * self.bits + self.bits + 1),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="sum",
+        )
+
+    def call(self, x, row=0, update=None):
+        check_update(update)
+        wide = ops.cast(x, "float32")
+        basis = self._basis_of(row)
+        if update is not None:
+            if not isinstance(row, int):
+                raise ValueError(
+                    f"An update needs `row` as an int. Received: row={row!r}"
+                )
+            self._update(wide, basis, row, update)
+        return ops.cast(lq_math.quantize(wide, basis, self.kind), x.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "rows": self.rows}
+
+    def _basis_of(self, row):
+        if isinstance(row, int):
+            return self.basis[row]
+        upper, lower, weight = row
+        return weight * ops.take(self.basis, upper, axis=0) + (1 - weight) * ops.take(
+            self.basis, lower, axis=0
+        )
+
+    def _update(self, x, basis, row, update):
+        k = self.bits
+        flat = [ops.reshape(v, (-1,)) for v in lq_math.statistics(x, basis, self.kind)]
+        mine = (np.arange(self.rows) == row)[:, None]
+        sums = self.collected + ops.where(mine, ops.concatenate(flat)[None], 0.0)
+        if update == "collect":
+            self.collected.assign(sums)
+            return
+        gram, residual, count = ops.split(sums[row], (k * k, k * k + k))
+        new = lq_math.solve_basis(
+            ops.reshape(gram, (k, k, 1)),
+            ops.reshape(residual, (k, 1)),
+            count[0],
+            basis,
+            self.kind,
+        )
+        self._follow(new, row)
+        self.collected.assign(ops.where(mine, 0.0, sums))
+
+
+def check_update(update):
+    if update not in UPDATES:
+        raise ValueError(
+            f"`update` must be one of {UPDATES}. Received: update={update!r}"
+        )

@@ -1,0 +1,169 @@
+"""What connects LQ-Nets' quantizers, which know no resolution, with the fan-out."""
+
+import keras
+from keras import ops
+
+from quant import layers as quant_layers
+from quant import quantizers
+from rs_keras import resolutions as resolutions_lib
+from rs_keras.layers import switchable_norm
+
+BASIS_UPDATES = ("once", "per_resolution")
+ACTIVATION_BASES = ("shared", "private", "largest")
+FLOAT_BITS = 32
+
+
+@keras.saving.register_keras_serializable(package="rs_keras")
+class Bases:
+    """Which basis a resolution uses, and when in a training step bases are fitted.
+
+    Args:
+        resolutions, views: as of `SwitchableBatchNormalization`.
+        basis_updates: "once": one fit a step, after the last forward pass; all
+            resolutions see the same bases, and those of activations are fitted to what
+            all of them saw. "per_resolution" (the reference): a fit with each forward
+            pass, from the largest resolution to the smallest, each of which finds the
+            bases that the one before it left.
+        activation_basis: "shared": one for all resolutions; "private": one for each,
+            fitted to it alone; "largest": one for all, fitted to the largest.
+    """
+
+    def __init__(
+        self, resolutions, views=1, basis_updates="once", activation_basis="shared"
+    ):
+        for name, value, allowed in (
+            ("basis_updates", basis_updates, BASIS_UPDATES),
+            ("activation_basis", activation_basis, ACTIVATION_BASES),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"`{name}` must be one of {allowed}. Received: {name}={value!r}"
+                )
+        self.resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
+        self.views = views
+        self.keys = resolutions_lib.branch_keys(self.resolutions, views)
+        self.basis_updates = basis_updates
+        self.activation_basis = activation_basis
+
+    @property
+    def rows(self):
+        """How many bases an activation quantizer has."""
+        return len(self.keys) if self.activation_basis == "private" else 1
+
+    def for_weights(self, resolution, training):
+        """Call arguments of a layer with a quantized kernel."""
+        update = self._update(self._key(resolution), training)
+        return {"update": "fit" if update == "fit" else None}
+
+    def for_activations(self, resolution, training):
+        """Call arguments of an activation quantizer."""
+        key = self._key(resolution)
+        update = self._update(key, training)
+        if self.activation_basis == "private":
+            return {"row": self._row(key), "update": update and "fit"}
+        if self.activation_basis == "largest":
+            largest = update and key == self.keys[0]
+            return {"row": 0, "update": "fit" if largest else None}
+        return {"row": 0, "update": update}
+
+    def get_config(self):
+        return {
+            "resolutions": self.resolutions,
+            "views": self.views,
+            "basis_updates": self.basis_updates,
+            "activation_basis": self.activation_basis,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    def _key(self, resolution):
+        return self.keys[0] if resolution is None else resolution
+
+    def _update(self, key, training):
+        # A batch normalization refuses to train at a resolution without a row.
+        if not training or ops.is_tensor(key) or key not in self.keys:
+            return None
+        if self.basis_updates == "per_resolution" or key == self.keys[-1]:
+            return "fit"
+        return "collect"
+
+    def _row(self, key):
+        if not ops.is_tensor(key) and key in self.keys:
+            return self.keys.index(key)
+        return switchable_norm.neighbours(key, self.resolutions)
+
+
+class Quantization:
+    """Makes the quantizers of one network; `bases` says when they are fitted.
+
+    Args:
+        weight_bits, activation_bits: 1..8, or 32 for none.
+        bases: `Bases`.
+        options: dict of further arguments of the quantizers (`momentum`,
+            `zero_debias`).
+    """
+
+    def __init__(self, weight_bits, activation_bits, bases, options=None):
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
+        self.bases = bases
+        self.options = options or {}
+
+    def of_kernel(self, name):
+        """A weight quantizer, or None."""
+        if self.weight_bits == FLOAT_BITS:
+            return None
+        return quantizers.LQWeightQuantizer(self.weight_bits, name=name, **self.options)
+
+    def of_activations(self, name):
+        """An activation quantizer, or None."""
+        if self.activation_bits == FLOAT_BITS:
+            return None
+        return quantizers.LQActivationQuantizer(
+            self.activation_bits, rows=self.bases.rows, name=name, **self.options
+        )
+
+
+def quantization(
+    resolutions,
+    views,
+    weight_bits,
+    activation_bits,
+    *,
+    basis_updates="once",
+    activation_basis="shared",
+    options=None,
+):
+    """The `Quantization` of a network; with 32/32 bits None.
+
+    Raises:
+        ValueError: bits other than 1..8 or 32, or activations without weights.
+    """
+    for name, bits in (("weight", weight_bits), ("activation", activation_bits)):
+        if not resolutions_lib.is_integer(bits) or bits not in (*range(1, 9), 32):
+            raise ValueError(
+                f"`{name}_bits` must be 1 to 8, or 32 for none. "
+                f"Received: {name}_bits={bits!r}"
+            )
+    if weight_bits == FLOAT_BITS and activation_bits != FLOAT_BITS:
+        raise ValueError(
+            "`activation_bits` go with quantized weights only: LQ-Nets have no recipe "
+            f"with float weights. Received: weight_bits={weight_bits}, "
+            f"activation_bits={activation_bits}"
+        )
+    bases = Bases(resolutions, views, basis_updates, activation_basis)
+    if weight_bits == FLOAT_BITS:
+        return None
+    return Quantization(weight_bits, activation_bits, bases, options)
+
+
+def is_quantized(layer):
+    """Whether a layer reads its kernel through a quantizer."""
+    kinds = (
+        quant_layers.QuantConv2D,
+        quant_layers.QuantDepthwiseConv2D,
+        quant_layers.QuantDense,
+    )
+    return isinstance(layer, kinds) and layer.weight_quantizer is not None
