@@ -62,6 +62,7 @@ def classifier(config, class_names):
         resolutions=config.resolutions,
         num_classes=len(class_names),
         width=config.width,
+        scaling="unit" if config.preprocessing == "rsnet" else "imagenet",
         weight_bits=config.weight_bits,
         activation_bits=config.activation_bits,
         basis_updates=config.basis_updates,
@@ -102,6 +103,7 @@ def train_batches(config, source, *, start_epoch):
         flip=config.flip,
         views=config.views,
         area=config.area,
+        preprocessing=config.preprocessing,
     )
 
 

@@ -54,6 +54,12 @@ def define_train_flags():
     flags.DEFINE_enum(
         "flip", "per_resolution", ("per_resolution", "shared"), "Who shares a flip."
     )
+    flags.DEFINE_enum(
+        "preprocessing",
+        "rsnet",
+        ("rsnet", "official_quant"),
+        "rsnet: the paper's. official_quant: that of the authors' quantized runs.",
+    )
     flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
     flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 256, "Images a step.", lower_bound=1)

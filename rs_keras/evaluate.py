@@ -45,7 +45,12 @@ def main():
                 model.check_resolution(resolution)
             keys, views = resolutions, 1
         dataset = pipeline.val_dataset(
-            source, resolutions, batch_size=values.batch_size, views=views
+            source,
+            resolutions,
+            batch_size=values.batch_size,
+            views=views,
+            preprocessing=workdir.flag("preprocessing", "rsnet"),
+            largest=model.resolutions[0],
         )
     progress = _Progress(-(-source.num_examples // values.batch_size))
     with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():

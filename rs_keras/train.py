@@ -50,6 +50,7 @@ class _Run:
             config.resolutions,
             batch_size=config.batch_size,
             views=config.views,
+            preprocessing=config.preprocessing,
         )
         build.compile_model(self.model, config, self.steps)
         self.found = None  # what the last validation found

@@ -27,6 +27,7 @@ class TrainConfig:
     crops: str
     views: int
     flip: str
+    preprocessing: str
     area: tuple
     epochs: int
     batch_size: int
@@ -68,6 +69,14 @@ class TrainConfig:
             raise ValueError(
                 "--distillation is for --method=rsnet. "
                 f"Received: --method={self.method} --distillation={self.distillation}"
+            )
+        if self.preprocessing != "rsnet" and (
+            (self.crops, self.flip, self.views) != ("shared", "per_resolution", 1)
+        ):
+            raise ValueError(
+                f"--preprocessing={self.preprocessing} has its own --crops, --flip and "
+                f"--views. Received: --crops={self.crops} --flip={self.flip} "
+                f"--views={self.views}"
             )
         if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(

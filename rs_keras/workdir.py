@@ -71,9 +71,11 @@ class Workdir:
         if not self.has_run() or config.differences(self.flags.read_text()):
             write_text(self.flags, config.flagfile())
 
-    def flag(self, name):
-        """The value of a flag of the run, as text."""
+    def flag(self, name, default=None):
+        """The value of a flag of the run, as text; a default for flags of later days."""
         values = train_config.flag_values(self.flags.read_text())
+        if name not in values and default is not None:
+            return default
         if name not in values:
             raise ValueError(
                 f"The run's flags must have --{name}. Received: {self.flags}"

@@ -109,6 +109,15 @@ def test_method_decides_the_distillation():
             "Received: --warmup_epochs=3.0 --epochs=3",
         ),
         (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--preprocessing=official_quant",
+                "--flip=shared",
+            ],
+            "has its own --crops, --flip and --views. Received: --crops=shared",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--schedule=steps"],
             "--schedule=steps needs --decay_epochs and has no --warmup_epochs",
         ),

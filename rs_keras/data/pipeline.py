@@ -1,6 +1,7 @@
 """Batches for training, validation and prediction."""
 
 import contextlib
+import functools
 import pathlib
 
 import tensorflow as tf
@@ -9,9 +10,11 @@ from rs_keras import resolutions as resolutions_lib
 from rs_keras.data import decoding
 from rs_keras.data import folder
 from rs_keras.data import multi_resolution
+from rs_keras.data import official_quant
 from rs_keras.data import transforms
 
 FITS = ("crop", "squash")
+PREPROCESSINGS = ("rsnet", "official_quant")
 
 
 def train_dataset(
@@ -26,6 +29,7 @@ def train_dataset(
     flip="per_resolution",
     views=1,
     area=(0.08, 1.0),
+    preprocessing="rsnet",
 ):
     """All batches of a run, epoch after epoch, as one dataset.
 
@@ -49,6 +53,8 @@ def train_dataset(
         flip: "per_resolution" or "shared".
         views: how often a single resolution is repeated (RS-Nets, Table 6).
         area: (smallest, largest) share of the image's area that a crop keeps.
+        preprocessing: "rsnet" (the paper's), or "official_quant" (see the module of
+            that name; it has its own crops and flips).
 
     Returns:
         tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32), with the keys
@@ -62,7 +68,14 @@ def train_dataset(
     branches = _branches(resolutions, views)
     multi_resolution.check_mode("crops", crops, multi_resolution.CROPS)
     multi_resolution.check_mode("flip", flip, multi_resolution.FLIPS)
+    multi_resolution.check_mode("preprocessing", preprocessing, PREPROCESSINGS)
     _check_area(area)
+    if preprocessing == "official_quant":
+        make_images = functools.partial(official_quant.train_images, area=area)
+    else:
+        make_images = functools.partial(
+            multi_resolution.train_images, crops=crops, flip=flip, area=area
+        )
     steps = steps_per_epoch(source, batch_size)
 
     def examples(epoch):
@@ -72,9 +85,7 @@ def train_dataset(
     def load(epoch, index, item, label):
         image, name = source.load(index, item)
         key = transforms.fold_seed(seed, epoch, index)
-        images = multi_resolution.train_images(
-            image, name, branches, key, crops=crops, flip=flip, area=area
-        )
+        images = make_images(image, name, branches, key)
         return images, decoding.checked_label(label, source.class_names, name)
 
     dataset = tf.data.Dataset.range(start_epoch, epochs).flat_map(examples)
@@ -94,24 +105,33 @@ def steps_per_epoch(source, batch_size):
     return source.num_examples // batch_size
 
 
-def val_dataset(source, resolutions, *, batch_size, views=1):
+def val_dataset(
+    source, resolutions, *, batch_size, views=1, preprocessing="rsnet", largest=None
+):
     """Every validation image once, in order; the last batch may be smaller.
 
     Args:
         source: `sources.Source`.
         resolutions, views: as for `train_dataset`.
         batch_size: N, images a batch.
+        preprocessing: as for `train_dataset`.
+        largest: the largest trained resolution, where others are tested; only
+            "official_quant" asks.
 
     Returns:
         tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32).
     """
     branches = _branches(resolutions, views)
     _check_batch_size(batch_size)
+    make_images = multi_resolution.validation_images
+    if preprocessing == "official_quant":
+        base = largest or max(branches.values())
+        make_images = functools.partial(official_quant.validation_images, base=base)
 
     def load(index, item, label):
         image, name = source.load(index, item)
         label = decoding.checked_label(label, source.class_names, name)
-        return multi_resolution.validation_images(image, name, branches), label
+        return make_images(image, name, branches), label
 
     dataset = _parallel(source.examples(), load).batch(batch_size)
     total = -(-source.num_examples // batch_size)
