@@ -11,7 +11,7 @@ each channel) or "activations" (x of any shape, basis (K, 1): one for the tensor
 Everything is float32. No tensor of the size levels x elements of x is ever held.
 """
 
-import itertools
+import math
 
 import numpy as np
 from keras import ops
@@ -82,9 +82,7 @@ def quantize(x, basis, kind):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            dx = upstream
-            if passes is not None:
-                dx = ops.where(passes, upstream, ops.zeros_like(upstream))
+            dx = upstream if passes is None else ops.where(passes, upstream, 0.0)
             return dx, ops.zeros_like(basis)
 
         return _staircase(x, grid), gradient
@@ -109,29 +107,24 @@ def statistics(x, basis, kind):
     Args and errors as in `quantize`.
 
     Returns:
-        gram = sum of b b^T, (K, K, C); residual = sum of b (x - b^T v), (K, C); and
+        gram = sum of b b^T, (C, K, K); residual = sum of b (x - b^T v), (C, K); and
         the count of the elements of a channel, scalar; b being an element's code and
         v the basis. float32.
     """
     _check_basis(x, basis, kind)
     x, basis = ops.stop_gradient(x), ops.stop_gradient(basis)
-    raw = _unsorted_levels(basis, kind)
-    order = ops.argsort(raw, axis=0)  # (L, C)
-    grid = ops.take_along_axis(raw, order, axis=0)  # (L, C)
-    # The code of each ascending level.
+    raw = ops.transpose(_unsorted_levels(basis, kind))  # (C, L)
+    grid = ops.sort(raw, axis=-1)
+    # The code of each ascending level: (C, L, K).
     table = ops.convert_to_tensor(codes(basis.shape[0], kind))
-    table = ops.transpose(ops.take(table, order, axis=0), (1, 2, 0))  # (C, K, L)
-    counts, sums = _level_sums(x, thresholds(grid), kind)  # (L, C) each
-    counted = table * ops.transpose(counts)[:, None, :]
-    gram = ops.matmul(counted, ops.transpose(table, (0, 2, 1)))  # (C, K, K)
+    table = ops.take(table, ops.argsort(raw, axis=-1), axis=0)
+    borders = (grid[:, 1:] + grid[:, :-1]) / 2
+    counts, sums, count = _level_sums(x, borders, kind)  # (C, L) twice, scalar
+    weighted = ops.transpose(table * ops.expand_dims(counts, 2), (0, 2, 1))
+    gram = ops.matmul(weighted, table)
     # Level by level: a combination of bits that no element has gets exactly nothing.
-    errors = ops.transpose(sums - counts * grid)  # (C, L)
-    residual = ops.sum(table * errors[:, None, :], axis=2)  # (C, K)
-    return (
-        ops.transpose(gram, (1, 2, 0)),
-        ops.transpose(residual),
-        ops.sum(counts[:, 0]),
-    )
+    errors = sums - counts * grid
+    return gram, ops.sum(table * ops.expand_dims(errors, 2), axis=1), count
 
 
 def solve_basis(gram, residual, count, basis, kind):
@@ -146,13 +139,14 @@ def solve_basis(gram, residual, count, basis, kind):
     ridge = WEIGHT_RIDGE if kind == "weights" else 0.0
     count = ops.maximum(count, 1.0)
     ridge = ops.maximum(ridge / count, MINIMUM_RIDGE)
-    eye = ops.eye(basis.shape[0], dtype=basis.dtype)
-    matrix = ops.transpose(gram, (2, 0, 1)) / count + ridge * eye  # (C, K, K)
-    residual = ops.transpose(residual)[:, :, None] / count  # (C, K, 1)
-    finite = ops.all(ops.isfinite(matrix), axis=(1, 2), keepdims=True)
-    finite &= ops.all(ops.isfinite(residual), axis=(1, 2), keepdims=True)
+    eye = np.eye(basis.shape[0], dtype="float32")
+    matrix = gram / count + ridge * eye
+    residual = ops.expand_dims(residual, 2) / count  # (C, K, 1)
+    # One sum tells of an infinity or a NaN anywhere in a channel.
+    finite = ops.sum(matrix, axis=2, keepdims=True) + residual
+    finite = ops.isfinite(ops.sum(finite, axis=1, keepdims=True))
     step = ops.solve(ops.where(finite, matrix, eye), ops.where(finite, residual, 0.0))
-    return basis + ops.transpose(step[:, :, 0])
+    return basis + ops.transpose(ops.squeeze(step, 2))
 
 
 def check_kind(kind):
@@ -184,74 +178,82 @@ def _unsorted_levels(basis, kind):
 
 
 def _staircase(x, grid):
-    """The level of each element."""
+    """The level of each element; grid (L, C) ascends."""
     borders = thresholds(grid)
     if grid.shape[0] > _FEW_LEVELS:
-        return ops.take(ops.reshape(grid, (-1,)), _positions(x, borders))
-    y = ops.where(x > borders[0], grid[1], grid[0])
-    for index in range(1, borders.shape[0]):
-        y = ops.where(x > borders[index], grid[index + 1], y)
+        return ops.take(ops.reshape(grid, (-1,)), _flat_indices(x, borders))
+    lowest, *higher = ops.unstack(grid)
+    y = lowest
+    for border, level in zip(ops.unstack(borders), higher, strict=True):
+        y = ops.where(x > border, level, y)
     return y
 
 
 def _indices(x, borders):
-    """How many borders lie below each element: int32, by bisection.
+    """How many borders (L - 1, C) lie below each element: int32, by bisection.
 
     Strictly below: a tie goes to the lower level.
     """
     flat = ops.reshape(borders, (-1,))
+    channels = borders.shape[-1]
+    channel = np.arange(channels, dtype="int32")  # of the last axis
     index = ops.zeros(ops.shape(x), dtype="int32")
     step = (borders.shape[0] + 1) // 2
     while step:
-        border = ops.take(flat, _flat_index(index + (step - 1), borders.shape[-1]))
+        border = ops.take(flat, (index + (step - 1)) * channels + channel)
         index = index + step * ops.cast(x > border, "int32")
         step //= 2
     return index
 
 
-def _positions(x, borders):
+def _flat_indices(x, borders):
     """Where the level of each element lies in the flattened levels (L, C)."""
-    return _flat_index(_indices(x, borders), borders.shape[-1])
-
-
-def _flat_index(row, channels):
-    """The position of [row, channel of the last axis] in a flattened (?, C)."""
-    return row * channels + ops.arange(channels, dtype="int32")
+    channels = borders.shape[-1]
+    return _indices(x, borders) * channels + np.arange(channels, dtype="int32")
 
 
 def _level_sums(x, borders, kind):
-    """How many elements each level has, and their sum: (L, C) each, as float32."""
-    if borders.shape[0] >= _FEW_LEVELS:
-        return _scattered_sums(x, borders, kind)
+    """How many elements each level has, and their sum: (C, L) each, float32.
+
+    Also the count of the elements of a channel.
+    """
+    channels = x.shape[-1] if kind == "weights" else 1
+    count = math.prod(ops.shape(x)) / channels
+    count = ops.cast(count, x.dtype)
+    if borders.shape[-1] >= _FEW_LEVELS:
+        return *_scattered_sums(x, ops.transpose(borders), kind), count
     axes = tuple(range(len(x.shape) - (kind == "weights")))
-    above = [ops.ones_like(x, dtype="bool")]
-    above += [x > borders[index] for index in range(borders.shape[0])]
-    counts = [ops.sum(ops.cast(mask, x.dtype), axis=axes) for mask in above]
-    sums = [ops.sum(ops.where(mask, x, 0.0), axis=axes) for mask in above]
+    masks = [x > border for border in ops.unstack(borders, axis=-1)]
+    counts = [count + ops.zeros(channels)]
+    counts += [ops.sum(ops.cast(mask, x.dtype), axis=axes) for mask in masks]
+    sums = [ops.sum(x, axis=axes)]
+    sums += [ops.sum(ops.where(mask, x, 0.0), axis=axes) for mask in masks]
     # What lies above a border, less what lies above the next.
-    return tuple(
-        ops.reshape(
-            ops.stack([*(a - b for a, b in itertools.pairwise(v)), v[-1]]),
-            (len(above), -1),
+    size = len(sums)
+    less = np.eye(size, dtype="float32") - np.eye(size, k=-1, dtype="float32")
+    return *(
+        ops.matmul(
+            ops.stack([ops.reshape(v, (channels,)) for v in values], axis=-1), less
         )
-        for v in (counts, sums)
-    )
+        for values in (counts, sums)
+    ), count
 
 
 def _scattered_sums(x, borders, kind):
     # A sum for each level and last-axis channel, also where all share a basis: a
     # float32 sum of all elements in one place would lose digits.
     channels = x.shape[-1]
-    where = ops.reshape(_flat_index(_indices(x, borders), channels), (-1,))
+    where = _indices(x, borders) * channels + np.arange(channels, dtype="int32")
+    where = ops.reshape(where, (-1,))
     segments = (borders.shape[0] + 1) * channels
     ones = ops.ones_like(where)
     counts = ops.segment_sum(ones, where, num_segments=segments)
     sums = ops.segment_sum(ops.reshape(x, (-1,)), where, num_segments=segments)
-    counts = ops.reshape(ops.cast(counts, x.dtype), (-1, channels))
-    sums = ops.reshape(sums, (-1, channels))
-    if kind == "weights":
-        return counts, sums
-    return (ops.sum(v, axis=1, keepdims=True) for v in (counts, sums))
+    for values in (ops.cast(counts, x.dtype), sums):
+        values = ops.transpose(ops.reshape(values, (-1, channels)))
+        if kind == "activations":
+            values = ops.sum(values, axis=0, keepdims=True)
+        yield values
 
 
 def initial_basis(kind, bits, fan_out=None):

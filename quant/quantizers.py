@@ -75,22 +75,29 @@ class _Quantizer(layers.Layer):
 
     def _follow(self, new, row):
         """Lets the stored basis of a row follow a fitted one (K, C)."""
-        mine = (np.arange(self.rows) == row)[:, None, None]
         decay = self.momentum
-        # Values, because JAX' where takes no Keras variables.
-        basis, biased, fits = map(
-            ops.convert_to_tensor, (self.basis, self.biased, self.fits)
-        )
+        moved = decay * self._row(self.basis, row) + (1 - decay) * new
         if self.zero_debias:
-            average = decay * biased + (1 - decay) * new[None]
-            fits = ops.where(mine[:, 0, 0], fits + 1, fits)
-            correction = 1 - decay ** ops.maximum(fits, 1.0)
-            moved = average / correction[:, None, None]
-            self.biased.assign(ops.where(mine, average, biased))
-            self.fits.assign(fits)
-        else:
-            moved = decay * basis + (1 - decay) * new[None]
-        self.basis.assign(ops.where(mine, moved, basis))
+            fits = self._row(self.fits, row) + 1
+            average = decay * self._row(self.biased, row) + (1 - decay) * new
+            moved = average / (1 - decay**fits)
+            self._assign_row(self.biased, row, average)
+            self._assign_row(self.fits, row, fits)
+        self._assign_row(self.basis, row, moved)
+
+    def _row(self, variable, row):
+        # Not an index where there is one row: a graph would slice with four nodes.
+        return ops.squeeze(variable, 0) if self.rows == 1 else variable[row]
+
+    def _assign_row(self, variable, row, value):
+        value = ops.expand_dims(value, 0)
+        if self.rows > 1:
+            mine = (np.arange(self.rows) == row).reshape(
+                -1, *[1] * (len(value.shape) - 1)
+            )
+            # A value, because JAX' where takes no Keras variables.
+            value = ops.where(mine, value, ops.convert_to_tensor(variable))
+        variable.assign(value)
 
 
 @saving.register_keras_serializable(package="quant")
@@ -124,7 +131,7 @@ class LQWeightQuantizer(_Quantizer):
     def call(self, kernel, update=None):
         check_update(update)
         kernel = ops.cast(kernel, "float32")
-        basis = self.basis[0]
+        basis = self._row(self.basis, 0)
         if update == "fit":
             self._follow(lq_math.fit_basis(kernel, basis, self.kind), row=0)
         return lq_math.quantize(kernel, basis, self.kind)
@@ -142,8 +149,8 @@ class LQActivationQuantizer(_Quantizer):
         x: tensor, as a ReLU leaves it.
         row: which basis: an int, or (upper, lower, weight) for the mixture
             `weight * basis[upper] + (1 - weight) * basis[lower]`.
-        update: None; "collect" to add what a fit needs of this tensor to what has been
-            collected; "fit" to do so, fit the basis of the row and start anew.
+        update: None; "collect" (with one row) to add what a fit needs of this tensor to
+            what has been collected; "fit" to do so, fit the basis and start anew.
 
     Returns:
         Tensor as x, in its dtype, whose elements are levels.
@@ -161,16 +168,23 @@ class LQActivationQuantizer(_Quantizer):
 
     def build(self, input_shape):
         self._add_basis(lq_math.initial_basis(self.kind, self.bits)[:, None])
-        # The sums of `lq_math.statistics`: gram, residual and count, one after the
-        # other, in the order of a step's forward passes.
-        self.collected = self.add_weight(
-            name="collected",
-            shape=(self.rows, self.bits * self.bits + self.bits + 1),
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            aggregation="sum",
-        )
+        # The sums of `lq_math.statistics` over the forward passes of a step.
+        k = self.bits
+        self.collected = [
+            self.add_weight(
+                name=f"collected_{name}",
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+                aggregation="sum",
+            )
+            for name, shape in (
+                ("gram", (1, k, k)),
+                ("residual", (1, k)),
+                ("count", ()),
+            )
+        ]
 
     def call(self, x, row=0, update=None):
         check_update(update)
@@ -181,6 +195,11 @@ class LQActivationQuantizer(_Quantizer):
                 raise ValueError(
                     f"An update needs `row` as an int. Received: row={row!r}"
                 )
+            if update == "collect" and self.rows > 1:
+                raise ValueError(
+                    "Only a basis that is shared collects. Received: "
+                    f"update={update!r} with rows={self.rows}"
+                )
             self._update(wide, basis, row, update)
         return ops.cast(lq_math.quantize(wide, basis, self.kind), x.dtype)
 
@@ -189,30 +208,23 @@ class LQActivationQuantizer(_Quantizer):
 
     def _basis_of(self, row):
         if isinstance(row, int):
-            return self.basis[row]
+            return self._row(self.basis, row)
         upper, lower, weight = row
         return weight * ops.take(self.basis, upper, axis=0) + (1 - weight) * ops.take(
             self.basis, lower, axis=0
         )
 
     def _update(self, x, basis, row, update):
-        k = self.bits
-        flat = [ops.reshape(v, (-1,)) for v in lq_math.statistics(x, basis, self.kind)]
-        mine = (np.arange(self.rows) == row)[:, None]
-        sums = self.collected + ops.where(mine, ops.concatenate(flat)[None], 0.0)
+        sums = lq_math.statistics(x, basis, self.kind)
         if update == "collect":
-            self.collected.assign(sums)
+            for total, value in zip(self.collected, sums, strict=True):
+                total.assign(total + value)
             return
-        gram, residual, count = ops.split(sums[row], (k * k, k * k + k))
-        new = lq_math.solve_basis(
-            ops.reshape(gram, (k, k, 1)),
-            ops.reshape(residual, (k, 1)),
-            count[0],
-            basis,
-            self.kind,
-        )
-        self._follow(new, row)
-        self.collected.assign(ops.where(mine, 0.0, sums))
+        if self.rows == 1:  # private rows never share what they saw
+            sums = [total + v for total, v in zip(self.collected, sums, strict=True)]
+            for total in self.collected:
+                total.assign(np.zeros(total.shape, "float32"))
+        self._follow(lq_math.solve_basis(*sums, basis, self.kind), row)
 
 
 def check_update(update):

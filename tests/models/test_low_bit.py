@@ -174,8 +174,9 @@ def test_half_precision_fits_float32_bases(tiny, batch, policy):
     full = tiny(bits=(2, 2))
     full(images_of(batch)[0], training=True)
     for half, whole in zip(kernels(model), kernels(full), strict=True):
-        np.testing.assert_array_equal(
-            half.weight_quantizer.basis, whole.weight_quantizer.basis
+        # Half precision would be off by 1e-3.
+        np.testing.assert_allclose(
+            half.weight_quantizer.basis, whole.weight_quantizer.basis, rtol=1e-5
         )
 
 
