@@ -126,7 +126,9 @@ class LQWeightQuantizer(_Quantizer):
     def build(self, kernel_shape):
         fan_out = int(np.prod(kernel_shape[:-2])) * kernel_shape[-1]
         initial = lq_math.initial_basis(self.kind, self.bits, fan_out)
-        self._add_basis(np.tile(initial[:, None], kernel_shape[-1]))
+        # Broadcast: a layer that is built without values then allocates nothing.
+        shape = (self.bits, kernel_shape[-1])
+        self._add_basis(np.broadcast_to(initial[:, None], shape))
 
     def call(self, kernel, update=None):
         check_update(update)

@@ -22,13 +22,16 @@ _PUBLIC = {
     "SGD": "rs_keras.training.optimizers",
 }
 
-__all__ = sorted(_PUBLIC)
+__all__ = sorted([*_PUBLIC, "load_packed"])
 
 
 def __getattr__(name):
     if name == "checkpoints":
-        importlib.import_module(f"{__name__}.{name}.torch_import")
+        for module in ("torch_import", "lqnet_import"):
+            importlib.import_module(f"{__name__}.{name}.{module}")
         return sys.modules[f"{__name__}.{name}"]
+    if name == "load_packed":
+        return importlib.import_module(f"{__name__}.checkpoints.packed").load_packed
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rs_keras' has no attribute {name!r}")
     _resolve_all()

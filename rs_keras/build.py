@@ -87,7 +87,6 @@ def compile_model(model, config, steps_per_epoch):
         loss=distillation.MultiResolutionDistillation(config.mode),
         jit_compile=config.jit,
     )
-    model.optimizer.build(model.trainable_variables)
 
 
 def train_batches(config, source, *, start_epoch):

@@ -6,6 +6,7 @@ Resolutions between the trained ones use interpolated batch normalization.
 import time
 
 from rs_keras import config as config_lib
+from rs_keras import flag_definitions
 from rs_keras import resolutions as resolutions_lib
 from rs_keras import workdir as workdir_lib
 from rs_keras.training import loop
@@ -85,7 +86,7 @@ def _some(names):
 
 def console():
     """Entry point of `rs-keras-evaluate`."""
-    config_lib.define_evaluate_flags()
+    flag_definitions.define_evaluate_flags()
     config_lib.run(main)
 
 

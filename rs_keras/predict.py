@@ -6,6 +6,7 @@ Prints the likeliest classes of each image with their probabilities.
 import pathlib
 
 from rs_keras import config as config_lib
+from rs_keras import flag_definitions
 from rs_keras import workdir as workdir_lib
 
 
@@ -66,7 +67,7 @@ def _print(rows, root):
 
 def console():
     """Entry point of `rs-keras-predict`."""
-    config_lib.define_predict_flags()
+    flag_definitions.define_predict_flags()
     config_lib.run(main)
 
 

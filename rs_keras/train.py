@@ -8,6 +8,7 @@ import sys
 import time
 
 from rs_keras import config as config_lib
+from rs_keras import flag_definitions
 from rs_keras import workdir as workdir_lib
 
 
@@ -183,7 +184,7 @@ class _Run:
 
 def console():
     """Entry point of `rs-keras-train`."""
-    config_lib.define_train_flags()
+    flag_definitions.define_train_flags()
     config_lib.run(main)
 
 

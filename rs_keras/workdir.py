@@ -72,7 +72,7 @@ class Workdir:
             write_text(self.flags, config.flagfile())
 
     def flag(self, name, default=None):
-        """The value of a flag of the run, as text; a default for flags of later days."""
+        """A flag of the run, as text; the default where the flag is newer."""
         values = train_config.flag_values(self.flags.read_text())
         if name not in values and default is not None:
             return default

@@ -32,6 +32,7 @@ RANKS = {
     "rs_keras.data": 1,
     "rs_keras.config": 1,
     "rs_keras.train_config": 0,
+    "rs_keras.flag_definitions": 0,
     "rs_keras.workdir": 1,
     "rs_keras.resolutions": 0,
     # Below all of it: quantization does not know what a resolution is.
@@ -43,7 +44,7 @@ RANKS = {
 }
 MAINS = {"rs_keras.train", "rs_keras.evaluate", "rs_keras.predict"}
 MAY_IMPORT_CONFIG = MAINS | {"rs_keras.build"}
-MAY_IMPORT_FLAGS = {"rs_keras.config"}
+MAY_IMPORT_FLAGS = {"rs_keras.config", "rs_keras.flag_definitions"}
 
 # Everything else runs on keras.ops alone, on machines without TensorFlow too.
 TENSORFLOW = {

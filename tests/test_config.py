@@ -8,9 +8,10 @@ import pytest
 from absl import flags
 
 from rs_keras import config
+from rs_keras import flag_definitions
 
 if "model" not in flags.FLAGS:
-    config.define_train_flags()
+    flag_definitions.define_train_flags()
 
 
 def parsed(*arguments):
@@ -203,8 +204,8 @@ def test_flags_offer_what_is_built():
     from rs_keras.data import multi_resolution
     from rs_keras.losses import distillation
 
-    assert tuple(build.MODELS) == config.MODELS
-    assert distillation.MODES == config.MODES
+    assert tuple(build.MODELS) == flag_definitions.MODELS
+    assert distillation.MODES == flag_definitions.MODES
     for flag, allowed in (
         ("crops", multi_resolution.CROPS),
         ("flip", multi_resolution.FLIPS),

@@ -9,10 +9,11 @@ from absl import flags
 
 from rs_keras import build
 from rs_keras import config as config_lib
+from rs_keras import flag_definitions
 from rs_keras import resolutions as resolutions_lib
 
 if "model" not in flags.FLAGS:
-    config_lib.define_train_flags()
+    flag_definitions.define_train_flags()
 
 RECIPES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.cfg"))
 CLASSES = {"tfds:imagenet2012": 1000, "shapes": 14}

@@ -20,6 +20,13 @@ def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
         "--learning_rate=0.5",
     )
     commands.refuses(
+        "--weight_bits is 32 there, 2 here",
+        *base,
+        data,
+        f"--workdir={finished}",
+        "--weight_bits=2",
+    )
+    commands.refuses(
         "The workdir already has a run",
         *base,
         data,

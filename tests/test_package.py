@@ -160,6 +160,9 @@ def test_classes_are_registered_however_keras_comes_to_be_imported(first):
 
 
 def test_the_documented_path_to_checkpoints_needs_one_import():
-    program = "import rs_keras; print(rs_keras.checkpoints.torch_import.__name__)"
+    program = (
+        "import rs_keras; print(rs_keras.checkpoints.lqnet_import.__name__);"
+        "print(rs_keras.checkpoints.torch_import.__name__)"
+    )
     out = _python("-c", program, cwd=ROOT)
     assert out.splitlines()[-1] == "rs_keras.checkpoints.torch_import"

@@ -11,6 +11,7 @@ import pathlib
 import re
 
 from rs_keras import config as config_lib
+from rs_keras import flag_definitions
 from rs_keras import workdir as workdir_lib
 
 METRICS = ("top1", "mean_class")
@@ -93,5 +94,5 @@ def _mean(values):
 
 
 if __name__ == "__main__":
-    config_lib.define_compare_flags()
+    flag_definitions.define_compare_flags()
     config_lib.run(main)

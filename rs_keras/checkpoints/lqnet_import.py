@@ -70,7 +70,8 @@ def load_variables(model, arrays):
     )
     for scope, quantizer in bases.items():
         if not all(f"{scope}/{name}" in arrays for name in _SHADOWS):
-            quantizer.biased.assign(quantizer.basis)
+            # A copy: on JAX the two would share a buffer, which may be given away.
+            quantizer.biased.assign(np.array(quantizer.basis))
             quantizer.fits.assign(np.full(quantizer.fits.shape, _SETTLED))
 
 

@@ -65,6 +65,9 @@ class MultiResolutionTrainer:
         # Keras' CompileLoss knows nothing of alpha: the objective stays outside of it.
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
+        # A compiled model can be saved, and read back, before its first step.
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -75,8 +78,6 @@ class MultiResolutionTrainer:
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**{k: v for k, v in config.items() if v is not None})
-        # The optimizer's variables exist before its saved values are read.
-        self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """`keras.Model.fit`, after a look at labels that come as arrays."""
@@ -118,21 +119,28 @@ class MultiResolutionTrainer:
             self.means[f"loss_{name}"].update_state(
                 parts[name], sample_weight=ops.shape(logits)[1]
             )
+        self._update_accuracies(y, ops.stop_gradient(logits))
         # Gradients are summed over replicas: as in Keras' own losses each replica
         # contributes its share of the mean.
         strategy = getattr(self, "distribute_strategy", None)
         return parts["loss"] / (strategy.num_replicas_in_sync if strategy else 1)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The means of losses and accuracies, which `compute_loss` has updated.
+
+        There and not here, because on JAX only the metrics have values here: alpha,
+        which the ensemble needs, has none.
+        """
+        return self.get_metrics_result()
+
+    def _update_accuracies(self, labels, logits):
         """Top-1 and top-5 accuracy of every branch and of the ensemble."""
-        logits = self._stacked(y_pred)
         ensemble = distillation.ensemble_logits(logits, self.alpha)
         outputs = [logits[s] for s in range(len(self.keys))] + [ensemble]
         for key, output in zip((*self.keys, "ensemble"), outputs, strict=True):
-            self.means[f"top1_{key}"].update_state(_correct(y, output, k=1))
-            if self.num_classes > 5:
-                self.means[f"top5_{key}"].update_state(_correct(y, output, k=5))
-        return self.get_metrics_result()
+            for k in (1, 5) if self.num_classes > 5 else (1,):
+                correct = _correct(labels, ops.stop_gradient(output), k)
+                self.means[f"top{k}_{key}"].update_state(correct)
 
     def evaluate(self, x=None, y=None, *args, return_dict=True, **kwargs):
         """Loss and accuracies at every resolution and of the ensemble, as a dict.

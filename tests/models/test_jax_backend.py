@@ -27,6 +27,10 @@ y = np.arange(4)
 first, second = (small.train_on_batch(x, y, return_dict=True) for _ in range(2))
 assert np.isfinite([float(first["loss"]), float(second["loss"])]).all()
 assert small.predict(x, resolution=48, verbose=0).shape == (4, 6)
+history = small.fit(x, y, epochs=2, batch_size=2, verbose=0).history
+found = small.evaluate(x, y, batch_size=2, verbose=0)
+assert {"loss", "top1_64", "top1_32", "top1_ensemble"} <= set(history) & set(found)
+assert np.isfinite(history["loss"]).all()
 print("DONE")
 """
 

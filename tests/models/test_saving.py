@@ -22,6 +22,15 @@ def test_configuration_rebuilds_the_same_network(model):
     assert json.loads(json.dumps(copy.get_config())) == config
 
 
+def test_model_that_was_only_compiled_comes_back_with_its_optimizer(tiny, tmp_path):
+    model = tiny()
+    model.compile(rs_keras.SGD(0.05, momentum=0.8))
+    model.save(tmp_path / "m.keras")
+    copy = keras.saving.load_model(tmp_path / "m.keras")
+    assert copy.optimizer.momentum == 0.8
+    assert len(copy.optimizer.variables) == len(model.optimizer.variables)
+
+
 def test_formats_that_cannot_be_read_back_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="must end in .keras. Received: .*m.h5"):
         model.save(tmp_path / "m.h5")

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import rs_keras
+from rs_keras.checkpoints import strict
 from rs_keras.checkpoints import torch_import
 from rs_keras.checkpoints import torch_names
 from tests import golden
@@ -78,7 +79,7 @@ def test_logits_and_gradient_norms_of_every_parameter_are_the_official_ones(
         for v, g in zip(model.trainable_variables, gradients, strict=True)
     }
     norms = {
-        key: np.linalg.norm(torch_names.to_torch(by_variable[id(v)], row, axes))
+        key: np.linalg.norm(strict.to_foreign(by_variable[id(v)], row, axes))
         for key, v, row, axes in torch_names.slots(model)
         if id(v) in by_variable
     }
