@@ -97,7 +97,7 @@ def test_half_precision_is_quantized_in_float32(dtype, policy):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("shape", [(3, 3, 4, 512), (64, 48)])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 4096), (64, 48)])
 def test_kernels_are_rounded_to_255_values(shape, jit):
     kernel = normal(*shape) * np.linspace(0.1, 2, shape[-1], dtype="float32")
     kernel[..., 3] = 0  # XLA makes NaN of a range of width 0
