@@ -13,6 +13,9 @@ from keras import saving
 from quant import lq_math
 
 UPDATES = (None, "collect", "fit")
+# How many fits a basis without its moving average counts for: the correction for the
+# average's start at zero is 1 in float32.
+_SETTLED = 1000.0
 
 
 class _Quantizer(layers.Layer):
@@ -50,6 +53,12 @@ class _Quantizer(layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def settle(self):
+        """Lets the average go on from the basis as if it had always been there."""
+        # A copy: on JAX the two would share a buffer, which may be given away.
+        self.biased.assign(np.array(self.basis))
+        self.fits.assign(np.full(self.fits.shape, _SETTLED, "float32"))
 
     def _add_basis(self, initial):
         """Creates the variables; initial (K, C) is the basis of every row."""

@@ -56,10 +56,8 @@ class Workdir:
                 f"--resume=auto. Received: --workdir={self.path} --resume=never"
             )
         differences = config.differences(self.flags.read_text())
-        if not self.metrics.exists() and not self.model.exists():
-            # Nothing is lost: the run has not finished an epoch.
-            differences = []
-        if differences:
+        # Without a finished epoch nothing is lost by starting anew.
+        if differences and (self.metrics.exists() or self.model.exists()):
             raise ValueError(
                 "The workdir belongs to a run with other flags; choose another. "
                 f"Received: --workdir={self.path}, where " + "; ".join(differences)

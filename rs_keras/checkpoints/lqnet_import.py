@@ -32,9 +32,6 @@ _SCOPES = (
     (r"last", "bn-last{resolution:03d}/bn"),
     (r"quant(\d|_last)", r"quant\1/ActivationQuantization/basis"),
 )
-# How many fits a loaded basis without its average counts for: the correction for the
-# average's start at zero is 1 in float32.
-_SETTLED = 1000.0
 _SHADOWS = ("biased", "local_step")
 
 
@@ -70,9 +67,7 @@ def load_variables(model, arrays):
     )
     for scope, quantizer in bases.items():
         if not all(f"{scope}/{name}" in arrays for name in _SHADOWS):
-            # A copy: on JAX the two would share a buffer, which may be given away.
-            quantizer.biased.assign(np.array(quantizer.basis))
-            quantizer.fits.assign(np.full(quantizer.fits.shape, _SETTLED))
+            quantizer.settle()
 
 
 def _slots(model, bases):

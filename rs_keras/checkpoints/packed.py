@@ -19,9 +19,6 @@ from rs_keras.layers import quantization
 from rs_keras.models import classifier
 
 RESTS = ("float32", "float16", "int8")
-# How many fits a basis without its moving average counts for: the correction for the
-# average's start at zero is 1 in float32.
-_SETTLED = 1000.0
 # The numbers of float16 that have all its digits.
 _FLOAT16_RANGE = (2.0**-14, 65504.0)
 
@@ -115,9 +112,7 @@ def load_packed(path):
         ) from error
     if not header["training_state"]:
         for _, quantizer in packed_report.quantizers_of(model):
-            # A copy: JAX gives the buffers of variables away, each of them once.
-            quantizer.biased.assign(np.array(quantizer.basis))
-            quantizer.fits.assign(np.full(quantizer.fits.shape, _SETTLED, "float32"))
+            quantizer.settle()
     return model
 
 

@@ -15,8 +15,6 @@ from rs_keras import resolutions as resolutions_lib
 from rs_keras.data import decoding
 from rs_keras.data import transforms
 
-ASPECT = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 # OpenCV's INTER_CUBIC; TensorFlow's own has -0.5.
 CUBIC = -0.75
 # Krizhevsky et al. 2012: the colours of ImageNet, in grey levels.
@@ -77,14 +75,16 @@ def draw_crop(height, width, seed, area=(0.08, 1.0)):
         attempts fits.
     """
     draws = tf.random.stateless_uniform(
-        (3 * CROP_ATTEMPTS + 2,), seed, dtype=tf.float64
+        (3 * transforms.CROP_ATTEMPTS + 2,), seed, dtype=tf.float64
     )
     shares, ratios, swaps = tf.unstack(
-        tf.reshape(draws[: 3 * CROP_ATTEMPTS], (3, CROP_ATTEMPTS))
+        tf.reshape(draws[: 3 * transforms.CROP_ATTEMPTS], (3, transforms.CROP_ATTEMPTS))
     )
     size = tf.cast(tf.stack([height, width]), tf.float64)
     target = (area[0] + (area[1] - area[0]) * shares) * size[0] * size[1]
-    ratios = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * ratios
+    ratios = (
+        transforms.ASPECT[0] + (transforms.ASPECT[1] - transforms.ASPECT[0]) * ratios
+    )
     sizes = tf.floor(
         tf.sqrt(tf.stack([target / ratios, target * ratios], axis=1)) + 0.5
     )
@@ -92,7 +92,7 @@ def draw_crop(height, width, seed, area=(0.08, 1.0)):
     fits = tf.reduce_all((sizes > 0) & (sizes <= size), axis=1)
     window = sizes[tf.argmax(fits)]
     # As there, the last place is never taken.
-    corner = tf.floor(draws[3 * CROP_ATTEMPTS :] * (size - window))
+    corner = tf.floor(draws[3 * transforms.CROP_ATTEMPTS :] * (size - window))
     window = tf.unstack(tf.cast(tf.concat([corner, window], 0), tf.int32))
     return tuple(window), tf.reduce_any(fits)
 

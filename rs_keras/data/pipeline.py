@@ -162,12 +162,12 @@ def list_images(path):
                 f"An image file must end in {folder.allowed()}. Received: {path}"
             )
         return [path]
-    found = [p for p in path.rglob("*") if folder.is_image(p.name) and p.is_file()]
-    hidden = [p.relative_to(path) for p in found]
     found = [
         p
-        for p, inner in zip(found, hidden, strict=True)
-        if not any(part.startswith(".") for part in inner.parts)
+        for p in path.rglob("*")
+        if folder.is_image(p.name)
+        and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(path).parts)
     ]
     if not found:
         raise ValueError(

@@ -66,8 +66,7 @@ class MultiResolutionTrainer:
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
         # A compiled model can be saved, and read back, before its first step.
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
+        self.optimizer.build(self.trainable_variables)
 
     def get_compile_config(self):
         config = super().get_compile_config()
