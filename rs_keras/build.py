@@ -65,6 +65,7 @@ def classifier(config, class_names):
         scaling="unit" if config.preprocessing == "rsnet" else "imagenet",
         weight_bits=config.weight_bits,
         activation_bits=config.activation_bits,
+        rest_bits=config.rest_bits,
         basis_updates=config.basis_updates,
         activation_basis=config.activation_basis,
         **shortcut,

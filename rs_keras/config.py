@@ -29,7 +29,7 @@ def train_config():
     )
     values["area"] = _numbers("area", float, "numbers")
     values["decay_epochs"] = integers("decay_epochs")
-    for name in ("weight_bits", "activation_bits"):
+    for name in ("weight_bits", "activation_bits", "rest_bits"):
         values[name] = int(values[name])
     return train_config_lib.TrainConfig(**values)
 

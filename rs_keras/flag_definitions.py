@@ -96,6 +96,9 @@ def define_quantization_flags():
     flags.DEFINE_enum("weight_bits", "32", bits, "Bits of the kernels; 32: float.")
     flags.DEFINE_enum("activation_bits", "32", bits, "Bits of the activations.")
     flags.DEFINE_enum(
+        "rest_bits", "32", ("8", "32"), "8: LQ-Nets leave nothing in float."
+    )
+    flags.DEFINE_enum(
         "shortcut",
         "B",
         ("A", "B"),

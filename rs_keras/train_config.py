@@ -16,6 +16,7 @@ class TrainConfig:
     width: float
     weight_bits: int
     activation_bits: int
+    rest_bits: int
     shortcut: str
     basis_updates: str
     activation_basis: str
@@ -121,6 +122,11 @@ class TrainConfig:
             raise ValueError(
                 "Quantized activations need quantized weights (--weight_bits). "
                 f"Received: {bits}"
+            )
+        if self.weight_bits == 32 and self.rest_bits != 32:
+            raise ValueError(
+                "--rest_bits need quantized weights (--weight_bits). "
+                f"Received: {bits} --rest_bits={self.rest_bits}"
             )
         if self.shortcut == "A" and (
             self.weight_bits == 32 or not self.model.startswith("resnet")

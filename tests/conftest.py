@@ -32,11 +32,13 @@ def tiny():
     """A function that makes a real `Classifier` of four convolutions.
 
     It has each kind of block, and is traced in a tenth of the time of a ResNet-18. With
-    `bits` (weights, activations) all convolutions but the stem are quantized.
+    `bits` (weights, activations) all convolutions but the stem are quantized, with
+    `rest_bits=8` everything.
     """
     import keras
 
     from rs_keras.layers import conv_bn
+    from rs_keras.layers import pooling
     from rs_keras.layers import quantization
     from rs_keras.models import classifier
     from rs_keras.models import resnet
@@ -49,14 +51,16 @@ def tiny():
         shared_bn=False,
         norm_options=None,
         bits=(32, 32),
+        rest_bits=32,
         quantizer_options=None,
         seed=0,
         **kwargs,
     ):
         keras.utils.set_random_seed(seed)
         low_bit = quantization.quantization(
-            resolutions, views, *bits, **(quantizer_options or {})
+            resolutions, views, *bits, **(quantizer_options or {}), rest_bits=rest_bits
         )
+        rest = low_bit and low_bit.rest
         norm = resnet.norm_factory(tuple(resolutions), views, shared_bn, norm_options)
 
         def layer(filters, kernel_size, strides, name, activation="relu"):
@@ -68,20 +72,30 @@ def tiny():
                 name=name,
                 norm_name=f"{name}_norm",
                 activation=activation,
-                low_bit=None if name == "stem" else low_bit,
+                low_bit=rest if name == "stem" else low_bit,
                 output_name=f"{name}.quant" if activation and name != "stem" else None,
             )
 
-        block = conv_bn.ResidualBlock(
+        block = conv_bn.residual_block(
             [layer(16, 3, 2, "branch1"), layer(16, 3, 1, "branch2", None)],
             layer(16, 1, 2, "shortcut", None),
             "relu",
+            low_bit=low_bit,
             name="block",
         )
-        blocks = [layer(16, 3, 2, "stem"), conv_bn.MaxPool(name="maxpool"), block]
-        head = keras.layers.Dense(num_classes, name="head")
+        blocks = [layer(16, 3, 2, "stem"), pooling.MaxPool(name="maxpool"), block]
+        initializers = {
+            "kernel_initializer": "glorot_uniform",
+            "bias_initializer": "zeros",
+        }
         return classifier.Classifier(
-            blocks, head, resolutions, views=views, name="tiny", **kwargs
+            blocks,
+            classifier.dense_head(num_classes, **initializers, rest=rest, name="head"),
+            resolutions,
+            views=views,
+            rest_bits=rest_bits,
+            name="tiny",
+            **kwargs,
         )
 
     return make

@@ -141,6 +141,11 @@ def test_method_decides_the_distillation():
             "Received: --weight_bits=32 --activation_bits=2",
         ),
         (
+            ["--dataset=shapes", "--workdir=w", "--rest_bits=8"],
+            "--rest_bits need quantized weights (--weight_bits). "
+            "Received: --weight_bits=32 --activation_bits=32 --rest_bits=8",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--shortcut=A"],
             "--shortcut=A is for ResNets with quantized weights.",
         ),

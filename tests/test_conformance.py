@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import rs_keras
 from rs_keras.layers import conv_bn
+from rs_keras.layers import pooling
 from rs_keras.layers import preactivation
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
@@ -69,11 +70,11 @@ LAYERS = {
     ),
     "ConvBN, quantized": _quantized_conv_bn,
     "Preactivation": _preactivation,
-    "PoolShortcut": lambda: preactivation.PoolShortcut(7, 2),
-    "MaxPool": conv_bn.MaxPool,
-    "MaxPool, same": lambda: conv_bn.MaxPool("same"),
+    "PoolShortcut": lambda: pooling.PoolShortcut(7, 2),
+    "MaxPool": pooling.MaxPool,
+    "MaxPool, same": lambda: pooling.MaxPool("same"),
     "Classifier": lambda: rs_keras.Classifier(
-        [_conv_bn(), conv_bn.MaxPool(name="pool")],
+        [_conv_bn(), pooling.MaxPool(name="pool")],
         keras.layers.Dense(5, name="head"),
         (64, 32),
         scaling="imagenet",
@@ -201,7 +202,7 @@ def test_padding_is_pytorchs_on_even_and_odd_sizes():
     for side in (11, 12):
         x = images(side)
         theirs = torch.tensor(x.transpose(0, 3, 1, 2))
-        got = conv_bn.MaxPool()(x).numpy().transpose(0, 3, 1, 2)
+        got = pooling.MaxPool()(x).numpy().transpose(0, 3, 1, 2)
         expected = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
         np.testing.assert_array_equal(got, expected.numpy())
         got = block(x, resolution=32).numpy().transpose(0, 3, 1, 2)

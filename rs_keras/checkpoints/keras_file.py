@@ -71,8 +71,9 @@ def initialize_from(model, path):
     quantizes = _is_quantized(model) and not _is_quantized(other)
     new = [layer for layer in layers if layer.name not in sources]
     dropped = set(sources) - {layer.name for layer in layers}
-    # A low-bit network has normalizations and quantizers that a float one does not.
-    fits = not dropped and not new
+    # A low-bit network has normalizations and quantizers that a float one does not, and
+    # ranges come and go with --rest_bits.
+    fits = all(map(quantization.is_range, [*new, *map(sources.get, dropped)]))
     fits |= quantizes and not any(isinstance(x, keras.layers.Conv2D) for x in new)
     if not fits or (other.name, other.scaling) != (model.name, model.scaling):
         raise ValueError(
@@ -99,6 +100,10 @@ def initialize_from(model, path):
             f"float weights: the bases of weights were fitted to them; {len(new)} "
             f"layers start anew, {len(dropped)} are not used"
         )
+    elif model.rest_bits != other.rest_bits:
+        sentences.append(f"--rest_bits: {len(new)} ranges start anew")
+    for place in set(model.ranges) & set(other.ranges):
+        model.ranges[place].set_weights(other.ranges[place].get_weights())
     return sentences + _start_head(model, other) + _start_alpha(model, other)
 
 
@@ -119,7 +124,7 @@ def _weights(layer, source):
         if found[0].shape == layer.kernel.shape:
             kept[0] = np.array(layer.fitted_basis(found[0]))[None]
         return [*found, *kept]
-    if type(source) is not type(layer):
+    if _stock(source) is not _stock(layer):
         return []
     if not isinstance(layer, switchable_norm.SwitchableBatchNormalization):
         return source.get_weights()
@@ -130,6 +135,14 @@ def _weights(layer, source):
     ]
     rows = [source.parameters_at(key) for key in keys]
     return [np.stack(stacked) for stacked in zip(*rows, strict=True)]
+
+
+def _stock(layer):
+    """The class of a layer, or the stock one that a quantized one derives from."""
+    for kind in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D):
+        if isinstance(layer, kind):
+            return kind
+    return type(layer)
 
 
 def _start_head(model, other):

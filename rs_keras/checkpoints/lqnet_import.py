@@ -41,8 +41,8 @@ def load_variables(model, arrays):
     Names are without the leading `imagenet/`. Strict both ways, except for the shadow
     variables of a basis' moving average, `.../basis/biased` and `.../basis/local_step`:
     where both are missing, the average goes on from the basis as if it had always been
-    there (the reference would overwrite the basis with the first fit). Alpha is left
-    as it is: the reference's evaluation has none.
+    there (the reference would overwrite the basis with the first fit). Alpha and ranges
+    of `rest_bits` are left as they are: the reference's evaluation has none.
 
     Args:
         model: `Classifier` of a ResNet with quantized weights, with the resolutions of

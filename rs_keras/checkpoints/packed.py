@@ -26,7 +26,7 @@ _FLOAT16_RANGE = (2.0**-14, 65504.0)
 def pack(model, path, rest="float32", training_state=False):
     """Writes a network with quantized weights to a .lq file, and reads it back.
 
-    Quantized kernels become codes and bases; bases and alpha stay float32.
+    Quantized kernels become codes and bases; bases, ranges and alpha stay float32.
 
     Args:
         model: `Classifier` with quantized kernels, all its weights float32.
@@ -156,7 +156,10 @@ def _entries(model, rest, training_state):
     """What is stored of a model, in the order of its weights."""
     if training_state:
         return [_Entry(weight, "float32") for weight in model.weights]
-    special, exact = {}, {id(model.alpha)}
+    ranges = filter(quantization.is_range, packed_report.layers_of(model))
+    ranges = [*ranges, *model.ranges.values()]
+    exact = {id(model.alpha), *(id(w) for layer in ranges for w in layer.weights)}
+    special = {}
     for layer, quantizer in packed_report.quantizers_of(model):
         for weight in quantizer.weights:
             special[id(weight)] = None

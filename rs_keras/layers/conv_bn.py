@@ -30,7 +30,8 @@ class ConvBN(keras.layers.Layer):
             1x1 kernel that is a stride, which TensorFlow 2.21 cannot be trusted with:
             on CPU its gradient writes beyond its memory where the input has fewer than
             16 channels and the batch is odd.
-        quantizer: `quant.quantizers.LQActivationQuantizer` of the output, or None.
+        quantizer: `quant.quantizers.LQActivationQuantizer` or
+            `quant.tfmot.RangeQuantizer` of the output, or None.
         bases: `quantization.Bases`, where the kernel or the output is quantized.
 
     Call arguments:
@@ -120,6 +121,8 @@ class ResidualBlock(keras.layers.Layer):
         branch: list of `ConvBN`, applied one after the other.
         shortcut: `ConvBN`, `"identity"`, or None for no sum at all.
         activation: name of a Keras activation applied to the sum, or None.
+        quantizer: `quant.tfmot.RangeQuantizer` of the output, or None.
+        bases: `quantization.Bases`, with a quantizer.
 
     Call arguments:
         x: tensor (N, H, W, C).
@@ -129,11 +132,21 @@ class ResidualBlock(keras.layers.Layer):
         Tensor (N, H', W', C').
     """
 
-    def __init__(self, branch, shortcut=None, activation=None, **kwargs):
+    def __init__(
+        self,
+        branch,
+        shortcut=None,
+        activation=None,
+        quantizer=None,
+        bases=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.branch = list(branch)
         self.shortcut = shortcut
         self.activation = keras.activations.get(activation)
+        self.quantizer = quantizer
+        self.bases = bases
 
     def build(self, input_shape):
         if isinstance(self.shortcut, keras.layers.Layer):
@@ -141,6 +154,8 @@ class ResidualBlock(keras.layers.Layer):
         for layer in self.branch:
             build_once(layer, input_shape)
             input_shape = layer.compute_output_shape(input_shape)
+        if self.quantizer is not None:
+            build_once(self.quantizer, input_shape)
 
     def call(self, x, resolution=None, training=None):
         y = x
@@ -150,7 +165,10 @@ class ResidualBlock(keras.layers.Layer):
             y = y + x
         elif self.shortcut is not None:
             y = y + self.shortcut(x, resolution=resolution, training=training)
-        return self.activation(y)
+        y = self.activation(y)
+        if self.quantizer is not None:
+            y = self.quantizer(y, **self.bases.for_activations(resolution, training))
+        return y
 
     def compute_output_shape(self, input_shape):
         for layer in self.branch:
@@ -163,44 +181,14 @@ class ResidualBlock(keras.layers.Layer):
             "branch": keras.saving.serialize_keras_object(self.branch),
             "shortcut": keras.saving.serialize_keras_object(self.shortcut),
             "activation": keras.activations.serialize(self.activation),
+            "quantizer": keras.saving.serialize_keras_object(self.quantizer),
+            "bases": keras.saving.serialize_keras_object(self.bases),
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(**deserialize(config, ("branch", "shortcut")))
-
-
-@keras.saving.register_keras_serializable(package="rs_keras")
-class MaxPool(keras.layers.Layer):
-    """3x3 max pooling with stride 2 of a non-negative input.
-
-    Takes `resolution` and ignores it, so that a backbone is a plain list of layers.
-
-    Args:
-        padding: "torch" for 1 on every side; "same" for Keras' (TensorFlow's), which
-            pads even sizes on the bottom and right only.
-    """
-
-    def __init__(self, padding="torch", **kwargs):
-        super().__init__(**kwargs)
-        self.padding = padding
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, x, resolution=None, training=None):
-        if self.padding == "same":
-            return ops.max_pool(x, 3, strides=2, padding="same")
-        # After a ReLU zeros do what PyTorch's -inf does, and stay finite when exported.
-        x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return ops.max_pool(x, 3, strides=2, padding="valid")
-
-    def compute_output_shape(self, input_shape):
-        n, h, w, c = input_shape
-        return (n, h and (h + 1) // 2, w and (w + 1) // 2, c)
-
-    def get_config(self):
-        return {**super().get_config(), "padding": self.padding}
+        parts = ("branch", "shortcut", "quantizer", "bases")
+        return cls(**deserialize(config, parts))
 
 
 def conv_bn(
@@ -230,7 +218,7 @@ def conv_bn(
         name, norm_name: names of the convolution and of its normalization.
         padding: "torch" for k // 2 on every side, "same" for TensorFlow's.
         initializer: function that returns another initializer of the kernel.
-        low_bit: `quantization.Quantization`, or None for a float kernel.
+        low_bit: `quantization.Quantization` or its `rest`, or None for no quantizer.
         output_name: name of an activation quantizer behind the activation, if any.
     """
     # See `ConvBN`: the stride of a 1x1 convolution is taken outside of it.
@@ -257,28 +245,40 @@ def conv_bn(
     else:
         kind = quant_layers.QuantConv2D if low_bit else layers.Conv2D
         conv = kind(filters, kernel_size, kernel_initializer=initializer, **common)
+    quantizer = low_bit and output_name and low_bit.of_activations(output_name)
+    if low_bit is not None and quantizer is None:
+        quantizer = low_bit.of_range(f"{name}.range", signed=activation is None)
     return ConvBN(
         conv,
         norm(norm_name),
         activation,
         subsample=subsample,
-        quantizer=low_bit.of_activations(output_name)
-        if low_bit and output_name
-        else None,
+        quantizer=quantizer,
         bases=low_bit and low_bit.bases,
         name=f"{name}_bn",
     )
 
 
+def residual_block(branch, shortcut, activation=None, *, low_bit, name):
+    """A `ResidualBlock`; where there is a sum, with the range of what it returns."""
+    quantizer = None
+    if low_bit is not None and shortcut is not None:
+        quantizer = low_bit.of_range(f"{name}.range", signed=activation is None)
+    bases = low_bit and low_bit.bases
+    return ResidualBlock(branch, shortcut, activation, quantizer, bases, name=name)
+
+
 def leaves(layers):
-    """Convolutions, normalizations, activation quantizers and others, in order."""
+    """Convolutions, normalizations, quantizers of tensors and others, in order."""
     for layer in layers:
         if isinstance(layer, ResidualBlock):
             yield from leaves(layer.branch)
             if isinstance(layer.shortcut, keras.layers.Layer):
                 yield from leaves([layer.shortcut])
+            if layer.quantizer is not None:
+                yield layer.quantizer
             continue
-        # `ConvBN` and `preactivation.Preactivation` have some of these parts.
+        # `ConvBN`, `Preactivation` and `PoolShortcut` have some of these parts.
         parts = [getattr(layer, name, None) for name in ("conv", "norm", "quantizer")]
         parts = [part for part in parts if part is not None]
         yield from parts or [layer]

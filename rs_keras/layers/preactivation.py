@@ -1,9 +1,10 @@
-"""The parts of low-bit ResNets that `ConvBN` does not have."""
+"""What stands before the convolutions of low-bit ResNets, and beside them."""
 
 import keras
 from keras import ops
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import pooling
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -12,7 +13,7 @@ class Preactivation(keras.layers.Layer):
 
     Args:
         norm: `SwitchableBatchNormalization` followed by a ReLU, or None for neither.
-        quantizer: `quant.quantizers.LQActivationQuantizer`, or None.
+        quantizer: as in `ConvBN`.
         bases: `quantization.Bases` of the quantizer.
 
     Call arguments:
@@ -56,68 +57,26 @@ class Preactivation(keras.layers.Layer):
         return cls(**conv_bn.deserialize(config, ("norm", "quantizer", "bases")))
 
 
-@keras.saving.register_keras_serializable(package="rs_keras")
-class PoolShortcut(keras.layers.Layer):
-    """Type A shortcut: average pooling, then channels of zeros behind the others.
-
-    He et al., CVPR 2016, option A: a shortcut without parameters. Odd sizes are
-    rounded up, as the strided convolution beside it does; the reference rounds them
-    down, which makes the two unequal there.
-
-    Args:
-        filters: output channels.
-        strides: window and stride of the pooling.
-
-    Call arguments:
-        x: tensor (N, H, W, C).
-        resolution, training: not used.
-
-    Returns:
-        Tensor (N, ceil(H / strides), ceil(W / strides), filters).
-    """
-
-    def __init__(self, filters, strides, **kwargs):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, x, resolution=None, training=None):
-        if self.strides > 1:
-            x = ops.average_pool(x, self.strides, self.strides, padding="same")
-        missing = self.filters - x.shape[-1]
-        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
-
-    def compute_output_shape(self, input_shape):
-        n, h, w, _ = input_shape
-        return (
-            n,
-            h and -(-h // self.strides),
-            w and -(-w // self.strides),
-            self.filters,
-        )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-        }
-
-
-def shortcut_branch(conv, kind, filters, *, stride, channels, name):
+def shortcut_branch(conv, kind, filters, *, stride, channels, name, low_bit):
     """The shortcut of a block: "identity" unless the shape changes.
 
     Args:
         conv: function that makes a `ConvBN`, as `conv_bn.conv_bn`.
-        kind: "B" for a 1x1 convolution, "A" for `PoolShortcut`.
+        kind: "B" for a 1x1 convolution, "A" for `PoolShortcut`. The input of such a
+            block comes from a ReLU.
     """
     if stride == 1 and channels == filters:
         return "identity"
     if kind == "A":
-        return PoolShortcut(filters, stride, name=f"{name}.downsample")
+        # Without a stride nothing is averaged, and no new values arise.
+        new = low_bit is not None and stride > 1
+        return pooling.PoolShortcut(
+            filters,
+            stride,
+            low_bit.of_range(f"{name}.downsample.range", signed=False) if new else None,
+            low_bit and low_bit.bases,
+            name=f"{name}.downsample",
+        )
     return conv(
         filters,
         1,

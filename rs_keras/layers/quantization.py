@@ -1,9 +1,8 @@
-"""What connects LQ-Nets' quantizers, which know no resolution, with the fan-out."""
+"""What connects quantizers, which know no resolution, with the fan-out."""
 
 import keras
 from keras import ops
 
-from quant import layers as quant_layers
 from quant import quantizers
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import switchable_norm
@@ -103,13 +102,15 @@ class Quantization:
         bases: `Bases`.
         options: dict of further arguments of the quantizers (`momentum`,
             `zero_debias`).
+        rest: `Rest`, or None to leave in float what LQ-Nets do.
     """
 
-    def __init__(self, weight_bits, activation_bits, bases, options=None):
+    def __init__(self, weight_bits, activation_bits, bases, options=None, rest=None):
         self.weight_bits = weight_bits
         self.activation_bits = activation_bits
         self.bases = bases
         self.options = options or {}
+        self.rest = rest
 
     def of_kernel(self, name):
         """A weight quantizer, or None."""
@@ -125,6 +126,43 @@ class Quantization:
             self.activation_bits, rows=self.bases.rows, name=name, **self.options
         )
 
+    def of_range(self, name, signed):
+        """A quantizer of a tensor that LQ-Nets leave float, or None."""
+        return self.rest and self.rest.of_range(name, signed)
+
+
+class Rest:
+    """Makes the quantizers of what LQ-Nets leave float, all of the same bits.
+
+    For a layer that LQ-Nets do not quantize it takes the place of `Quantization`.
+    """
+
+    def __init__(self, bits, bases):
+        self.bits = bits
+        self.bases = bases
+
+    def of_kernel(self, name):
+        return tfmot_bridge().RangeWeightQuantizer(self.bits, name=name)
+
+    def of_activations(self, name):
+        return None
+
+    def of_range(self, name, signed):
+        ends = (-6.0, 6.0) if signed else (0.0, 6.0)
+        return tfmot_bridge().RangeQuantizer(self.bits, ends, name=name)
+
+
+def tfmot_bridge():
+    """`quant.tfmot`, imported where it is needed: it takes seconds, and TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`rest_bits` need the TensorFlow backend. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
+    from quant import tfmot
+
+    return tfmot
+
 
 def quantization(
     resolutions,
@@ -135,11 +173,13 @@ def quantization(
     basis_updates="once",
     activation_basis="shared",
     options=None,
+    rest_bits=32,
 ):
     """The `Quantization` of a network; with 32/32 bits None.
 
     Raises:
-        ValueError: bits other than 1..8 or 32, or activations without weights.
+        ValueError: bits other than 1..8 or 32, `rest_bits` other than 8 or 32, or
+            activations or the rest without weights.
     """
     for name, bits in (("weight", weight_bits), ("activation", activation_bits)):
         if not resolutions_lib.is_integer(bits) or bits not in (*range(1, 9), 32):
@@ -153,17 +193,26 @@ def quantization(
             f"with float weights. Received: weight_bits={weight_bits}, "
             f"activation_bits={activation_bits}"
         )
+    if rest_bits not in (8, FLOAT_BITS) or (
+        rest_bits != FLOAT_BITS and weight_bits == FLOAT_BITS
+    ):
+        raise ValueError(
+            "`rest_bits` must be 8, with quantized weights, or 32 for none. "
+            f"Received: rest_bits={rest_bits!r}, weight_bits={weight_bits}"
+        )
     bases = Bases(resolutions, views, basis_updates, activation_basis)
     if weight_bits == FLOAT_BITS:
         return None
-    return Quantization(weight_bits, activation_bits, bases, options)
+    rest = None if rest_bits == FLOAT_BITS else Rest(rest_bits, bases)
+    return Quantization(weight_bits, activation_bits, bases, options, rest)
 
 
 def is_quantized(layer):
-    """Whether a layer reads its kernel through a quantizer."""
-    kinds = (
-        quant_layers.QuantConv2D,
-        quant_layers.QuantDepthwiseConv2D,
-        quant_layers.QuantDense,
-    )
-    return isinstance(layer, kinds) and layer.weight_quantizer is not None
+    """Whether a layer reads its kernel through a quantizer of LQ-Nets."""
+    quantizer = getattr(layer, "weight_quantizer", None)
+    return isinstance(quantizer, quantizers.LQWeightQuantizer)
+
+
+def is_range(layer):
+    """Whether a layer is a `RangeQuantizer`: by name, not to import its module."""
+    return type(layer).__name__ == "RangeQuantizer"

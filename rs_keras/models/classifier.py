@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from quant import layers as quant_layers
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 from rs_keras.models import preprocessing
 from rs_keras.training import trainer
 
@@ -27,6 +29,8 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         views: number of branches at a single resolution (RS-Nets, Table 6).
         scaling: "unit" for x / 255 (the RS-Nets reference) or "imagenet" for
             ImageNet's mean and standard deviation.
+        rest_bits: bits of the image, the pooled features and the logits, 8, or 32 for
+            none. The blocks and the head bring their own quantizers.
         class_names: names of the classes, or None.
         minimum_resolution: the smallest image side that the backbone accepts.
 
@@ -51,6 +55,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         *,
         views=1,
         scaling="unit",
+        rest_bits=32,
         class_names=None,
         minimum_resolution=32,
         **kwargs,
@@ -70,6 +75,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         self.keys = resolutions_lib.branch_keys(self.resolutions, views)
         self.num_classes = head.units
         self.scaling = scaling
+        self.rest_bits = rest_bits
         self.minimum_resolution = minimum_resolution
         self.class_names = _checked_class_names(class_names, head.units)
 
@@ -80,6 +86,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             name="pool", dtype=self.dtype_policy
         )
         self.head = head
+        self.ranges = _ranges(rest_bits, scaling)
         self.build((None, None, None, 3))
         self._predictors = preprocessing.Predictors(self)
 
@@ -93,6 +100,8 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             shape = block.compute_output_shape(shape)
         self.pool.build(shape)
         conv_bn.build_once(self.head, (None, shape[-1]))
+        for quantizer in self.ranges.values():
+            quantizer.build(None)
         self.add_training_state()
         self.built = True
 
@@ -194,12 +203,15 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             "resolutions": self.resolutions,
             "views": self.views,
             "scaling": self.scaling,
+            "rest_bits": self.rest_bits,
             "class_names": self.class_names,
             "minimum_resolution": self.minimum_resolution,
         }
 
     @classmethod
     def from_config(cls, config):
+        if config.get("rest_bits", quantization.FLOAT_BITS) != quantization.FLOAT_BITS:
+            quantization.tfmot_bridge()  # registers its layers
         layers = {
             name: keras.saving.deserialize_keras_object(config[name])
             for name in ("blocks", "head")
@@ -208,12 +220,18 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
 
     def _logits(self, images, resolution, training):
         preprocessing.check_images(images)
-        x = self.rescaling(images)
+        x = self._rounded("image", self.rescaling(images))
         for block in self.blocks:
             x = block(x, resolution=resolution, training=training)
-        logits = self.head(self.pool(x))  # (N, h, w, C) -> (N, num_classes)
+        x = self._rounded("pool", self.pool(x), training)  # (N, h, w, C) -> (N, C)
+        logits = self._rounded("logits", self.head(x), training)
         # Losses and accuracies need more than half precision.
         return ops.cast(logits, self.variable_dtype)
+
+    def _rounded(self, place, x, training=False):
+        if not self.ranges:
+            return x
+        return self.ranges[place](x, update="fit" if training else None)
 
 
 def _checked_class_names(class_names, num_classes):
@@ -239,16 +257,43 @@ def _rescaling(scaling, dtype):
     )
 
 
-def dense_head(num_classes, *, kernel_initializer, bias_initializer, name):
-    """The head of a classifier; ValueError unless there are at least two classes."""
+def _ranges(rest_bits, scaling):
+    """The quantizers that no block has, with the ranges that they start from."""
+    if rest_bits == quantization.FLOAT_BITS:
+        return {}
+    darkest, brightest = 0.0, 1.0
+    if scaling == "imagenet":
+        pairs = list(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
+        darkest = min(-mean / std for mean, std in pairs)
+        brightest = max((1 - mean) / std for mean, std in pairs)
+    starts = {"image": (darkest, brightest), "pool": (0.0, 6.0), "logits": (-6.0, 6.0)}
+    quantizer = quantization.tfmot_bridge().RangeQuantizer
+    return {
+        place: quantizer(rest_bits, ends, name=f"{place}.range")
+        for place, ends in starts.items()
+    }
+
+
+def dense_head(num_classes, *, kernel_initializer, bias_initializer, name, rest=None):
+    """The head of a classifier; ValueError unless there are at least two classes.
+
+    Args:
+        rest: `quantization.Rest` of the kernel, or None.
+        Others as in `keras.layers.Dense`.
+    """
     if not resolutions_lib.is_integer(num_classes) or num_classes < 2:
         raise ValueError(
             "`num_classes` must be an integer of at least 2. "
             f"Received: num_classes={num_classes!r}"
         )
-    return keras.layers.Dense(
-        int(num_classes),
-        kernel_initializer=kernel_initializer,
-        bias_initializer=bias_initializer,
-        name=name,
+    options = {
+        "kernel_initializer": kernel_initializer,
+        "bias_initializer": bias_initializer,
+        "name": name,
+    }
+    if rest is None:
+        return keras.layers.Dense(int(num_classes), **options)
+    quantizer = rest.of_kernel(f"{name}.weight_quant")
+    return quant_layers.QuantDense(
+        int(num_classes), weight_quantizer=quantizer, **options
     )

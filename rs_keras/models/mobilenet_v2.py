@@ -33,6 +33,7 @@ def mobilenet_v2(
     weight_bits=32,
     activation_bits=32,
     *,
+    rest_bits=32,
     basis_updates="once",
     activation_basis="shared",
     views=1,
@@ -69,6 +70,7 @@ def mobilenet_v2(
         basis_updates=basis_updates,
         activation_basis=activation_basis,
         options=quantizer_options,
+        rest_bits=rest_bits,
     )
     norm = resnet.norm_factory(resolutions, views, shared_bn, norm_options)
     channels = resnet.scaled(32, width)
@@ -81,6 +83,7 @@ def mobilenet_v2(
             name="features.0.0",
             norm_name="features.0.1",
             activation="relu6",
+            low_bit=low_bit and low_bit.rest,
         )
     ]
     for expansion, filters, count, first_stride in _STAGES:
@@ -113,6 +116,7 @@ def mobilenet_v2(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         bias_initializer="zeros",
+        rest=low_bit and low_bit.rest,
         name="classifier",
     )
     return classifier.Classifier(
@@ -121,6 +125,7 @@ def mobilenet_v2(
         resolutions,
         views=views,
         scaling=scaling,
+        rest_bits=rest_bits,
         class_names=class_names,
         name=name,
     )
@@ -151,4 +156,6 @@ def _inverted_residual(channels, filters, stride, expansion, *, norm, low_bit, n
     branch.append(layer(hidden, 3, stride, depthwise=True, activation="relu6"))
     branch.append(layer(filters, 1))
     identity = stride == 1 and channels == filters
-    return conv_bn.ResidualBlock(branch, "identity" if identity else None, name=name)
+    return conv_bn.residual_block(
+        branch, "identity" if identity else None, low_bit=low_bit, name=name
+    )

@@ -12,6 +12,7 @@ import keras
 
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
+from rs_keras.layers import pooling
 from rs_keras.layers import preactivation
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
@@ -39,6 +40,7 @@ def resnet(
     activation_bits=32,
     shortcut="B",
     *,
+    rest_bits=32,
     basis_updates="once",
     activation_basis="shared",
     zero_init_residual=None,
@@ -55,7 +57,7 @@ def resnet(
     from the float one in more than its kernels: TensorFlow's padding, a truncated
     initialization, and last gammas of a residual branch that start at 0. With quantized
     activations it is that of `resnet_preact`. The first convolution and the head stay
-    float.
+    float, unless `rest_bits` are given.
 
     Args:
         depth: 18, 34, 50 or 101.
@@ -67,6 +69,9 @@ def resnet(
         activation_bits: 1..8, or 32 for float activations.
         shortcut: where a block changes the shape: "B", a 1x1 convolution; or, in
             quantized networks, "A", average pooling and channels of zeros.
+        rest_bits: 8 rounds what LQ-Nets leave float as well, kernels and tensors (the
+            image, sums, what a convolution without quantized activations returns, the
+            logits), to uniform integers; TensorFlow only. 32 for none.
         basis_updates, activation_basis: see `quantization.Bases`.
         zero_init_residual: start the last gamma of every residual branch at 0; default:
             as the reference, with quantized weights and float activations only.
@@ -93,7 +98,9 @@ def resnet(
         basis_updates=basis_updates,
         activation_basis=activation_basis,
         options=quantizer_options,
+        rest_bits=rest_bits,
     )
+    rest = low_bit and low_bit.rest
     _check_shortcut(shortcut, low_bit)
     preact = low_bit is not None and activation_bits != quantization.FLOAT_BITS
     if zero_init_residual is None:
@@ -106,9 +113,10 @@ def resnet(
         )
     kind, stage_sizes = _DEPTHS[depth]
     widths = [scaled(c, width) for c in _STAGE_WIDTHS]
+    stem = functools.partial(conv, low_bit=rest, activation="relu")
     blocks = [
-        conv(widths[0], 7, 2, name="conv1", norm_name="bn1", activation="relu"),
-        conv_bn.MaxPool("torch" if low_bit is None else "same", name="maxpool"),
+        stem(widths[0], 7, 2, name="conv1", norm_name="bn1"),
+        pooling.MaxPool("torch" if low_bit is None else "same", name="maxpool"),
     ]
     block = functools.partial(
         resnet_preact.block if preact else _block,
@@ -144,6 +152,7 @@ def resnet(
         resolutions,
         views=views,
         scaling=scaling,
+        rest_bits=rest_bits,
         class_names=class_names,
         name=name or f"resnet{depth}",
     )
@@ -214,17 +223,28 @@ def _block(
             layer(2, filters, 3, stride, activation="relu"),
             layer(3, filters_out, 1, norm=last),
         ]
+    low_bit = conv.keywords["low_bit"]
     side = preactivation.shortcut_branch(
-        conv, shortcut, filters_out, stride=stride, channels=channels, name=name
+        conv,
+        shortcut,
+        filters_out,
+        stride=stride,
+        channels=channels,
+        name=name,
+        low_bit=low_bit,
     )
-    return conv_bn.ResidualBlock(branch, side, "relu", name=name)
+    return conv_bn.residual_block(branch, side, "relu", low_bit=low_bit, name=name)
 
 
 def _head(num_classes, channels, low_bit):
     if low_bit is not None:
         kernel = keras.initializers.VarianceScaling(2.0)
         return classifier.dense_head(
-            num_classes, kernel_initializer=kernel, bias_initializer="zeros", name="fc"
+            num_classes,
+            kernel_initializer=kernel,
+            bias_initializer="zeros",
+            rest=low_bit.rest,
+            name="fc",
         )
     # PyTorch's default of a linear layer, for kernel and bias.
     limit = channels**-0.5

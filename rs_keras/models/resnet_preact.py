@@ -64,16 +64,24 @@ def block(
         branch.append(layer(2, filters, 3, stride, quantized=True))
         branch.append(layer(3, filters_out, 1, **options))
     side = preactivation.shortcut_branch(
-        conv, shortcut, filters_out, stride=stride, channels=channels, name=name
+        conv,
+        shortcut,
+        filters_out,
+        stride=stride,
+        channels=channels,
+        name=name,
+        low_bit=low_bit,
     )
-    return conv_bn.ResidualBlock(branch, side, name=name)
+    return conv_bn.residual_block(branch, side, low_bit=low_bit, name=name)
 
 
 def group_end(low_bit, norm, name, quantized):
     """What follows the last block of a group: normalization, ReLU, quantizer."""
     return preactivation.Preactivation(
         norm(f"{name}.last"),
-        low_bit.of_activations(f"{name}.quant_last") if quantized else None,
+        low_bit.of_activations(f"{name}.quant_last")
+        if quantized
+        else low_bit.of_range(f"{name}.range", signed=False),
         low_bit.bases,
         name=f"{name}.end",
     )

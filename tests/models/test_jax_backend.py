@@ -64,6 +64,13 @@ first, second = (small.train_on_batch(x, y, return_dict=True) for _ in range(2))
 assert np.isfinite([float(first["loss"]), float(second["loss"])]).all()
 quantizer = small.blocks[2].branch[0].quantizer
 assert float(quantizer.fits[0]) == 2
+
+try:
+    rs_keras.resnet18((64, 32), 6, width=0.125, rest_bits=8, **bits)
+except ValueError as error:
+    assert "the TensorFlow backend. Received: KERAS_BACKEND=jax" in str(error)
+else:
+    raise AssertionError("rest_bits=8 must be refused")
 print("DONE")
 """
 
