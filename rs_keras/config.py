@@ -94,6 +94,10 @@ def run(main):
         except KeyboardInterrupt:
             print("Interrupted. The same command starts again.", file=sys.stderr)
             sys.exit(130)
+        except BrokenPipeError:
+            # Who reads the output (`head`, say) has read enough: end as SIGPIPE does.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
 
     app.run(interruptible, flags_parser=parse)
 
@@ -107,6 +111,8 @@ def mistakes(kinds=(ValueError, OSError)):
     """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except kinds as error:
         text = " ".join(str(error).split())
         if "Received: " not in text:

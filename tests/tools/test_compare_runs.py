@@ -1,6 +1,7 @@
 """The table of runs: means, half ranges, and individual networks in one row."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -58,3 +59,19 @@ def test_command_writes_the_numbers_and_refuses_an_empty_directory(tmp_path):
     found = call(f"--json={tmp_path}/table.json")
     assert found.returncode == 0, found.stderr
     assert json.loads((tmp_path / "table.json").read_text())["rsnet"]["64"]
+
+
+def test_a_reader_that_leaves_early_is_no_mistake(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "results.json").write_text(json.dumps(RUNS["rsnet-seed0"]))
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(
+        [sys.executable, "-m", "tools.compare_runs", f"--runs={tmp_path}"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (141, "")
