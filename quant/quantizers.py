@@ -13,9 +13,9 @@ from keras import saving
 from quant import lq_math
 
 UPDATES = (None, "collect", "fit")
-# How many fits a basis without its moving average counts for: the correction for the
-# average's start at zero is 1 in float32.
-_SETTLED = 1000.0
+# How many fits a basis without its moving average counts for: so many that the
+# correction for the average's start at zero is 1, whatever the momentum.
+_SETTLED = 1e30
 
 
 class _Quantizer(layers.Layer):
@@ -150,7 +150,7 @@ class LQWeightQuantizer(_Quantizer):
 
 @saving.register_keras_serializable(package="quant")
 class LQActivationQuantizer(_Quantizer):
-    """Quantizes non-negative activations to 2**bits levels, the lowest being 0.
+    """Quantizes non-negative activations to 2**bits levels, 0 among them.
 
     Args:
         bits, momentum, zero_debias: as in `LQWeightQuantizer`.
@@ -188,7 +188,9 @@ class LQActivationQuantizer(_Quantizer):
                 initializer="zeros",
                 trainable=False,
                 autocast=False,
-                aggregation="sum",
+                # Of the replicas of a distribution strategy: a fit takes no notice of
+                # the scale of its sums.
+                aggregation="mean",
             )
             for name, shape in (
                 ("gram", (1, k, k)),
@@ -227,15 +229,17 @@ class LQActivationQuantizer(_Quantizer):
 
     def _update(self, x, basis, row, update):
         sums = lq_math.statistics(x, basis, self.kind)
-        if update == "collect":
-            for total, value in zip(self.collected, sums, strict=True):
-                total.assign(total + value)
+        if self.rows > 1:  # private rows never share what they saw
+            self._follow(lq_math.solve_basis(*sums, basis, self.kind), row)
             return
-        if self.rows == 1:  # private rows never share what they saw
-            sums = [total + v for total, v in zip(self.collected, sums, strict=True)]
+        for total, value in zip(self.collected, sums, strict=True):
+            total.assign(total + value)
+        if update == "fit":
+            # Not of `sums`: the variables have those of all replicas.
+            sums = [ops.convert_to_tensor(total) for total in self.collected]
+            self._follow(lq_math.solve_basis(*sums, basis, self.kind), row)
             for total in self.collected:
                 total.assign(np.zeros(total.shape, "float32"))
-        self._follow(lq_math.solve_basis(*sums, basis, self.kind), row)
 
 
 def check_update(update):

@@ -48,7 +48,8 @@ def define_train_flags():
         "preprocessing",
         "rsnet",
         ("rsnet", "official_quant"),
-        "rsnet: the paper's. official_quant: that of the authors' quantized runs.",
+        "rsnet: the paper's. official_quant: that of the authors' quantized runs, for "
+        "training and evaluation; predict resizes as the paper's does.",
     )
     flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
     flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)

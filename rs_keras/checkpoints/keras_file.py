@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 
+from quant import quantizers
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
@@ -85,10 +86,13 @@ def initialize_from(model, path):
         if layer in new:
             continue
         found = _weights(layer, sources[layer.name])
+        if isinstance(layer, quantizers.LQActivationQuantizer) and layer.rows > 1:
+            found = _private_bases(layer, found, model, other)
         shapes = [tuple(weight.shape) for weight in layer.weights]
         if [array.shape for array in found] != shapes:
             raise ValueError(
-                "--init_from needs a run of the same --model, --width and bits. "
+                "--init_from needs a run of the same --model, --width, bits and "
+                "--activation_basis. "
                 f"Received: {path}, where {layer.name} does not fit"
             )
         values.append((layer, found))
@@ -101,7 +105,10 @@ def initialize_from(model, path):
             f"layers start anew, {len(dropped)} are not used"
         )
     elif model.rest_bits != other.rest_bits:
-        sentences.append(f"--rest_bits: {len(new)} ranges start anew")
+        sentences.append(
+            f"--rest_bits: {len(new) + len(model.ranges)} ranges start anew, "
+            f"{len(dropped) + len(other.ranges)} are not used"
+        )
     for place in set(model.ranges) & set(other.ranges):
         model.ranges[place].set_weights(other.ranges[place].get_weights())
     return sentences + _start_head(model, other) + _start_alpha(model, other)
@@ -135,6 +142,25 @@ def _weights(layer, source):
     ]
     rows = [source.parameters_at(key) for key in keys]
     return [np.stack(stacked) for stacked in zip(*rows, strict=True)]
+
+
+def _private_bases(layer, found, model, other):
+    """A row for each of the model's branches: that of the nearest one there."""
+    count = len(other.keys)
+    if not found or found[0].shape[0] != count:
+        return found  # refused for its shape
+    rows = [
+        other.keys.index(key)
+        if key in other.keys
+        else min(range(count), key=lambda row: abs(_side(other, row) - side))
+        for key, side in zip(model.keys, model.resolutions * model.views, strict=True)
+    ]
+    shared = len(layer.collected)
+    return [*(array[rows] for array in found[:-shared]), *found[-shared:]]
+
+
+def _side(model, row):
+    return (model.resolutions * model.views)[row]
 
 
 def _stock(layer):

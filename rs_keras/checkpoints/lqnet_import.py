@@ -50,10 +50,14 @@ def load_variables(model, arrays):
         arrays: dict of arrays, kernels as (kh, kw, in, out), bases as (K, C).
 
     Raises:
-        ValueError: the model is not quantized; or keys are missing, unexpected, of
-            another shape, or hold values that are not finite. The model is then left
-            unchanged.
+        ValueError: the model is no quantized ResNet, or has views; or keys are missing,
+            unexpected, of another shape, or hold values that are not finite. The model
+            is then left unchanged.
     """
+    if model.views > 1:
+        raise ValueError(
+            f"LQ-Nets' variables know no views. Received: views={model.views}"
+        )
     bases = dict(_bases(model))
     if not bases:
         raise ValueError(
@@ -61,12 +65,14 @@ def load_variables(model, arrays):
             f"Received: {model.name} with float weights"
         )
     arrays = {key: np.asarray(value) for key, value in arrays.items()}
-    shadows = {f"{scope}/{name}" for scope in bases for name in _SHADOWS}
+    pairs = [{f"{scope}/{name}" for name in _SHADOWS} for scope in bases]
+    # Both or none: of one that came alone the other is missing.
+    shadows = {name for pair in pairs if pair.isdisjoint(arrays) for name in pair}
     strict.assign(
         list(_slots(model, bases)), arrays, optional=shadows, what="The variables"
     )
     for scope, quantizer in bases.items():
-        if not all(f"{scope}/{name}" in arrays for name in _SHADOWS):
+        if f"{scope}/{_SHADOWS[0]}" not in arrays:
             quantizer.settle()
 
 
@@ -102,7 +108,12 @@ def _scope(name):
     """The scope there of a layer; a normalization's has a place for its resolution."""
     if name in ("conv1", "bn1"):
         return "conv0" if name == "conv1" else "conv0/bn{resolution:03d}"
-    group, block, own = re.match(r"layer(\d)\.(?:(\d+)\.)?(.*)", name).groups()
+    match = re.match(r"layer(\d)\.(?:(\d+)\.)?(.*)", name)
+    if match is None:
+        raise ValueError(
+            f"LQ-Nets' variables are those of ResNets. Received: a model with {name}"
+        )
+    group, block, own = match.groups()
     outer = f"group{int(group) - 1}/" + ("" if block is None else f"block{block}/")
     pattern, scope = next(rule for rule in _SCOPES if re.fullmatch(rule[0], own))
     return outer + re.sub(pattern, scope, own)

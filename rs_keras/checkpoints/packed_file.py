@@ -16,6 +16,7 @@ import zlib
 import keras
 
 from quant import packing
+from rs_keras.layers import quantization
 
 FORMAT = 1
 MAGIC = b"LQNET\r\n\x1a"
@@ -181,12 +182,21 @@ def _is_known(module, class_name, registered_name, config):
     """
     if registered_name is None:
         return class_name in _KERAS_CLASSES.get(module, ())
+    if module == "quant.tfmot":
+        _register_ranges()
     found = keras.saving.get_registered_object(registered_name)
     return (
         registered_name.startswith(_PACKAGES)
         and isinstance(found, type)
         and (found.__module__, found.__name__) == (module, class_name)
     )
+
+
+def _register_ranges():
+    try:
+        quantization.tfmot_bridge()
+    except ValueError as error:
+        raise Refused(str(error).partition(". Received: ")[0]) from error
 
 
 def _refuse_unless(condition, sentence):

@@ -77,9 +77,7 @@ class ConvBN(keras.layers.Layer):
             update = self.bases.for_weights(resolution, training)
         x = self.conv(x, **update)
         x = self.activation(self.norm(x, resolution=resolution, training=training))
-        if self.quantizer is not None:
-            x = self.quantizer(x, **self.bases.for_activations(resolution, training))
-        return x
+        return quantization.quantized(x, self, resolution, training)
 
     def compute_output_shape(self, input_shape):
         return self.conv.compute_output_shape(self._conv_input(input_shape))
@@ -166,9 +164,7 @@ class ResidualBlock(keras.layers.Layer):
         elif self.shortcut is not None:
             y = y + self.shortcut(x, resolution=resolution, training=training)
         y = self.activation(y)
-        if self.quantizer is not None:
-            y = self.quantizer(y, **self.bases.for_activations(resolution, training))
-        return y
+        return quantization.quantized(y, self, resolution, training)
 
     def compute_output_shape(self, input_shape):
         for layer in self.branch:

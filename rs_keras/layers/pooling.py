@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -76,8 +77,7 @@ class PoolShortcut(keras.layers.Layer):
     def call(self, x, resolution=None, training=None):
         if self.strides > 1:
             x = ops.average_pool(x, self.strides, self.strides, padding="same")
-        if self.quantizer is not None:
-            x = self.quantizer(x, **self.bases.for_activations(resolution, training))
+        x = quantization.quantized(x, self, resolution, training)
         missing = self.filters - x.shape[-1]
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
 

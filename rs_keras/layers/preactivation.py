@@ -5,6 +5,7 @@ from keras import ops
 
 from rs_keras.layers import conv_bn
 from rs_keras.layers import pooling
+from rs_keras.layers import quantization
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -38,9 +39,7 @@ class Preactivation(keras.layers.Layer):
     def call(self, x, resolution=None, training=None):
         if self.norm is not None:
             x = ops.relu(self.norm(x, resolution=resolution, training=training))
-        if self.quantizer is not None:
-            x = self.quantizer(x, **self.bases.for_activations(resolution, training))
-        return x
+        return quantization.quantized(x, self, resolution, training)
 
     def compute_output_shape(self, input_shape):
         return input_shape

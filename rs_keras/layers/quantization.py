@@ -54,10 +54,13 @@ class Bases:
         update = self._update(self._key(resolution), training)
         return {"update": "fit" if update == "fit" else None}
 
-    def for_activations(self, resolution, training):
-        """Call arguments of an activation quantizer."""
+    def for_activations(self, quantizer, resolution, training):
+        """Call arguments of an activation quantizer, or of a range."""
         key = self._key(resolution)
         update = self._update(key, training)
+        if is_range(quantizer):
+            # One for all, moved by each.
+            return {"update": update}
         if self.activation_basis == "private":
             return {"row": self._row(key), "update": update and "fit"}
         if self.activation_basis == "largest":
@@ -211,6 +214,14 @@ def is_quantized(layer):
     """Whether a layer reads its kernel through a quantizer of LQ-Nets."""
     quantizer = getattr(layer, "weight_quantizer", None)
     return isinstance(quantizer, quantizers.LQWeightQuantizer)
+
+
+def quantized(x, layer, resolution, training):
+    """x as the quantizer of a layer leaves it; as it is where there is none."""
+    if layer.quantizer is None:
+        return x
+    call = layer.bases.for_activations(layer.quantizer, resolution, training)
+    return layer.quantizer(x, **call)
 
 
 def is_range(layer):

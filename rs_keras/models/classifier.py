@@ -143,9 +143,10 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             resolution: positive int, also one between the trained ones; None for the
                 largest. Of several views the first predicts.
             fit: "crop" resizes the shorter side to `int(resolution / 0.875)` and takes
-                the centre (the validation transform: predicting raw validation images
-                equals `evaluate`); "squash" resizes to a square. Both antialias; an
-                image that is resolution x resolution already is taken as it is.
+                the centre (the validation transform of --preprocessing=rsnet:
+                predicting raw validation images equals `evaluate`); "squash" resizes to
+                a square. Both antialias; an image that is resolution x resolution
+                already is taken as it is.
 
         Returns:
             Logits, numpy (N, num_classes).

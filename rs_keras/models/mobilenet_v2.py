@@ -51,8 +51,9 @@ def mobilenet_v2(
         weight_bits: of every kernel but the first convolution's and the head's; 32 for
             float kernels.
         activation_bits: of what a ReLU6 leaves, so of the input of each depthwise and
-            each projecting convolution; the linear bottlenecks, which have signs, and
-            the head's input stay float. The LQ-Nets paper has no such network.
+            each projecting convolution; but what the first convolution leaves, the
+            linear bottlenecks, which have signs, and the head's input stay float. The
+            LQ-Nets paper has no such network.
         Others as in `resnet`.
 
     Returns:

@@ -100,6 +100,27 @@ def test_average_of_a_basis_comes_along_where_it_is_given():
     np.testing.assert_array_equal(quantizer.biased[0], arrays[f"{scope}/biased"])
 
 
+def test_half_an_average_is_refused():
+    arrays = dict(variables("resnet18_w2a32"))
+    scope = "group0/block0/conv1/weight_quant/basis"
+    arrays[f"{scope}/biased"] = np.full((2, 64), 0.25, "float32")
+    with pytest.raises(ValueError, match=f"1 missing keys: {scope}/local_step"):
+        lqnet_import.load_variables(build("resnet18_w2a32"), arrays)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "text"),
+    [
+        (rs_keras.mobilenet_v2, {}, "are those of ResNets. Received: a model with f"),
+        (rs_keras.resnet18, {"views": 2}, "know no views. Received: views=2"),
+    ],
+)
+def test_other_networks_are_refused(function, options, text):
+    model = function((32,), 6, 0.125, weight_bits=2, **options)
+    with pytest.raises(ValueError, match=text):
+        lqnet_import.load_variables(model, {})
+
+
 def change(arrays, how):
     key = "group0/block0/conv1/weight_quant/basis"
     if how == "missing":

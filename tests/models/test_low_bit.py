@@ -239,6 +239,24 @@ def test_float_weights_become_quantized_ones(bits, tmp_path):
         assert error < 0.13 * np.square(np.array(layer.kernel)).mean()
 
 
+def test_private_bases_go_to_their_resolutions(tiny, batch, tmp_path):
+    options = {"quantizer_options": {"activation_basis": "private"}, "bits": (2, 2)}
+    source = tiny(resolutions=(64, 48, 32), **options)
+    source(images_of(batch)[0], training=True)
+    source.save(tmp_path / "m.keras")
+    model = tiny(resolutions=(96, 48), seed=1, **options)
+    keras_file.initialize_from(model, tmp_path / "m.keras")
+    for ours, theirs in zip(activations(model), activations(source), strict=True):
+        for name in ("basis", "biased", "fits"):
+            mine, other = np.array(getattr(ours, name)), np.array(getattr(theirs, name))
+            # 96 starts from 64, the nearest.
+            np.testing.assert_array_equal(mine, other[:2])
+            assert name == "fits" or np.abs(other[0] - other[1]).max() > 0
+    shared = tiny(bits=(2, 2))
+    with pytest.raises(ValueError, match="bits and --activation_basis. Received"):
+        keras_file.initialize_from(shared, tmp_path / "m.keras")
+
+
 def test_quantized_weights_do_not_become_float_ones(tmp_path):
     source = rs_keras.resnet18(weight_bits=2, **SMALL)
     source.save(tmp_path / "low.keras")

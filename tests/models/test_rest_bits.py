@@ -137,6 +137,16 @@ def test_training_moves_the_ranges_and_the_loss_falls(bits, jit, tiny, batch):
     assert after == [x.get_weights() for x in ranges(model)]
 
 
+def test_every_resolution_moves_the_ranges(tiny, batch):
+    options = {"activation_basis": "largest"}
+    model = tiny(bits=(2, 2), rest_bits=8, quantizer_options=options)
+    before = {x.name: x.get_weights() for x in ranges(model)}
+    model(pictures(batch)[0][32], resolution=32, training=True)
+    for layer in ranges(model):
+        moved = layer.get_weights() != before[layer.name]
+        assert moved == (layer.name != "image.range"), layer.name
+
+
 def test_half_precision_trains(tiny, batch, policy):
     policy("mixed_float16")
     model = tiny(bits=(2, 2), rest_bits=8)
@@ -154,14 +164,14 @@ def test_a_fresh_process_reads_the_file(batch, tmp_path):
     packed.pack(model, tmp_path / "m.lq")
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "logits.npy", model(images, resolution=48))
-    code = (
-        "import keras, numpy as np, rs_keras\n"
-        "images = np.load('images.npy')\n"
-        "for model in keras.saving.load_model('m.keras'), rs_keras.load_packed('m.lq'):"
-        "\n    found = np.array(model(images, resolution=48))\n"
-        "    np.testing.assert_array_equal(found, np.load('logits.npy'))\n"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    # Each file in a process of its own, which knows no range yet.
+    for load in "keras.saving.load_model('m.keras')", "rs_keras.load_packed('m.lq')":
+        code = (
+            "import keras, numpy as np, rs_keras\n"
+            f"found = {load}(np.load('images.npy'), resolution=48)\n"
+            "np.testing.assert_array_equal(found, np.load('logits.npy'))\n"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_training_goes_on_after_a_keras_file(tiny, batch, tmp_path):
@@ -196,7 +206,7 @@ def test_it_starts_from_other_networks(bits, batch, tmp_path):
     model = make("2/32", seed=1)
     (sentence, *more) = keras_file.initialize_from(model, tmp_path / "m.keras") or [""]
     expected = {
-        (): "--rest_bits: 28 ranges start anew",
+        (): "--rest_bits: 31 ranges start anew, 0 are not used",
         ("rest_bits",): "",
         ("weight_bits",): "float weights: the bases of weights were fitted to them; 28 "
         "layers start anew, 0 are not used",
@@ -220,7 +230,8 @@ def test_the_rest_may_become_float_again(tmp_path):
     source = make("2/32")
     source.save(tmp_path / "m.keras")
     model = rs_keras.resnet18(**SMALL)
-    keras_file.initialize_from(model, tmp_path / "m.keras")
+    (sentence,) = keras_file.initialize_from(model, tmp_path / "m.keras")
+    assert sentence == "--rest_bits: 0 ranges start anew, 31 are not used"
     np.testing.assert_array_equal(model.head.kernel, source.head.kernel)
     assert not ranges(model)
 

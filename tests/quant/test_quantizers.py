@@ -143,3 +143,28 @@ def test_averages_come_back_with_a_saved_layer(kind, tmp_path):
 def test_bad_arguments_are_one_sentence(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.9999])
+def test_a_settled_basis_does_not_jump(momentum):
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 8, 4)).astype("float32")
+    quantizer = quantizers.LQWeightQuantizer(2, momentum=momentum)
+    quantizer(kernel)
+    before = np.array(quantizer.basis)[0]
+    quantizer.settle()
+    quantizer(kernel, update="fit")
+    fitted = np.array(lq_math.fit_basis(kernel, before, "weights"))
+    expected = momentum * before + (1 - momentum) * fitted
+    np.testing.assert_allclose(np.array(quantizer.basis)[0], expected, rtol=1e-5)
+
+
+def test_a_basis_with_nan_shows_in_every_output():
+    # It stops a run, whose loss must be finite; `pack` and `lqnet_import` refuse it.
+    for quantizer, x in (
+        (quantizers.LQWeightQuantizer(2), np.ones((3, 3, 2, 4), "float32")),
+        (quantizers.LQActivationQuantizer(2), np.ones((2, 3, 3, 4), "float32")),
+    ):
+        quantizer(x)
+        quantizer.basis.assign(np.full(quantizer.basis.shape, np.nan))
+        for update in ("fit", None):
+            assert np.isnan(np.array(quantizer(x, update=update))).all()
