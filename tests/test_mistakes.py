@@ -61,7 +61,7 @@ def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
         f"--init_from={tmp_path / 'broken.keras'}",
     )
     commands.refuses(
-        "same --model, --width and bits",
+        "same --model, --width, bits and",
         *base,
         data,
         fresh,
