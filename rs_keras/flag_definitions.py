@@ -173,3 +173,17 @@ def define_pack_flags():
     flags.DEFINE_enum("rest", "float32", ("float32", "float16", "int8"), "Rounding.")
     flags.DEFINE_bool("training_state", False, "Keep what training needs to go on.")
     define_json()
+
+
+def define_export_saved_model_flags():
+    """Defines the flags of `python -m tools.export_saved_model`."""
+    define_workdir()
+    flags.DEFINE_string("output", None, "The directory to write.")
+    flags.DEFINE_enum(
+        "input_dtype",
+        "float32",
+        ("float32", "uint8"),
+        "Of the images that the signatures take; RGB 0..255 in either.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there.")
+    define_json()
