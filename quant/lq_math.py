@@ -134,7 +134,9 @@ def solve_basis(gram, residual, count, basis, kind):
     is the reference's `(B^T B + 1e-4 I)^-1 (B^T w + 1e-4 v)`. Activations: the same
     with a ridge of 1e-6 of the elements, where the reference has none and fails once a
     bit is never set. Here what the data do not determine keeps its value; without any
-    element, or with sums that are not finite, all of it.
+    element all of it. Sums that are not finite leave a basis of activations as it is,
+    for mixed_float16 overflows and goes on; that of a kernel's channel becomes NaN, so
+    that a kernel that training cannot mend shows in the loss.
     """
     ridge = WEIGHT_RIDGE if kind == "weights" else 0.0
     count = ops.maximum(count, 1.0)
@@ -145,7 +147,9 @@ def solve_basis(gram, residual, count, basis, kind):
     # One sum tells of an infinity or a NaN anywhere in a channel.
     finite = ops.sum(matrix, axis=2, keepdims=True) + residual
     finite = ops.isfinite(ops.sum(finite, axis=1, keepdims=True))
-    step = ops.solve(ops.where(finite, matrix, eye), ops.where(finite, residual, 0.0))
+    otherwise = 0.0 if kind == "activations" else np.nan
+    residual = ops.where(finite, residual, otherwise)
+    step = ops.solve(ops.where(finite, matrix, eye), residual)
     return basis + ops.transpose(ops.squeeze(step, 2))
 
 

@@ -19,7 +19,7 @@ from quant import quantizers
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        "quant.tfmot needs TensorFlow, as tensorflow-model-optimization does. "
+        "quant.tfmot needs the TensorFlow backend. "
         f"Received: KERAS_BACKEND={keras.backend.backend()}"
     )
 
@@ -31,17 +31,15 @@ import tf_keras
 dir(vars(tf)["keras"])
 _LEGACY = os.environ.get("TF_USE_LEGACY_KERAS")
 with warnings.catch_warnings():
-    # It compares versions by means of distutils.
-    warnings.filterwarnings("ignore", ".*distutils")
+    warnings.filterwarnings("ignore", ".*distutils")  # it compares versions by them
     import tensorflow_model_optimization
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
-if _LEGACY is not None:
-    os.environ["TF_USE_LEGACY_KERAS"] = _LEGACY
+os.environ.update({"TF_USE_LEGACY_KERAS": _LEGACY} if _LEGACY is not None else {})
 
 _tfmot = tensorflow_model_optimization.quantization.keras
-_FLOAT_BITS = 32
-_MOMENTUM = 0.9
+_FLOAT_BITS, _MOMENTUM = 32, 0.9
 _KERNELS = ("kernel", "depthwise_kernel")
+_NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "softplus", "exponential", "softmax")
 
 
 @tf_keras.saving.register_keras_serializable(package="quant")
@@ -62,7 +60,7 @@ class LQQuantizer(_tfmot.quantizers.Quantizer):
         self.bits, self.kind = int(bits), kind
 
     def build(self, tensor_shape, name, layer):
-        """The variables {"basis", "biased", "fits"}, as weights of a tf_keras layer."""
+        """The variables "basis", "biased", "fits", as weights of a tf_keras layer."""
         fan_out, channels = None, 1
         if self.kind == "weights":
             *sides, inputs, channels = tensor_shape
@@ -92,7 +90,6 @@ class LQQuantizer(_tfmot.quantizers.Quantizer):
             x = tf.reshape(x, (-1, basis.shape[1]))
         if training:
             new = lq_math.fit_basis(x, basis, self.kind)
-            # The average of `quant.quantizers`, on variables of tf_keras.
             average = _MOMENTUM * weights["biased"] + (1 - _MOMENTUM) * new
             fits = weights["fits"].assign_add(1.0)
             weights["biased"].assign(average)
@@ -108,13 +105,13 @@ class LQQuantizer(_tfmot.quantizers.Quantizer):
 class LQQuantizeConfig(_tfmot.QuantizeConfig):
     """How tfmot quantizes a tf_keras layer the way of LQ-Nets.
 
-    Such models are saved as SavedModel or .h5: .keras files of tfmot do not load. The
-    input of an annotated layer that comes from one without is quantized to 8 bits.
+    Models are saved as SavedModel or .h5: .keras files of tfmot do not load. The input
+    of an annotated layer that comes from one without is quantized to 8 bits.
 
     Args:
         weight_bits: 1..8 for the kernels of the layer, or 32 for none.
-        activation_bits: 1..8 for the output of the layer, which must not be negative,
-            so it is best given to a ReLU; or 32 for none.
+        activation_bits: 1..8 for the output of the layer, which must not be negative
+            (best a ReLU), or 32 for none.
 
     Raises:
         ValueError: bits out of range; from `quantize_apply`, a layer that does not fit.
@@ -127,7 +124,8 @@ class LQQuantizeConfig(_tfmot.QuantizeConfig):
 
     def get_weights_and_quantizers(self, layer):
         names = self._kernels(layer)
-        if layer.weights and not names and self.weight_bits != _FLOAT_BITS:
+        elsewhere = self.activation_bits != _FLOAT_BITS and not layer.weights
+        if not names and self.weight_bits != _FLOAT_BITS and not elsewhere:
             raise ValueError(
                 "`weight_bits` need a layer with a kernel, output channels last. "
                 f"Received: {type(layer).__name__} {layer.name}"
@@ -147,15 +145,15 @@ class LQQuantizeConfig(_tfmot.QuantizeConfig):
     def get_output_quantizers(self, layer):
         if self.activation_bits == _FLOAT_BITS:
             return []
-        if getattr(getattr(layer, "activation", 0), "__name__", 0) == "linear":
+        activation = getattr(getattr(layer, "activation", 0), "__name__", "relu")
+        if activation not in _NOT_NEGATIVE:
             raise ValueError(
                 "`activation_bits` need outputs that are not negative. "
                 f"Received: {type(layer).__name__} {layer.name}"
             )
         return [LQQuantizer(self.activation_bits, "activations")]
 
-    def get_config(self):
-        return dict(vars(self))
+    get_config = LQQuantizer.get_config
 
     def _kernels(self, layer):
         # The former's output channels are not last; the latter would not save.
@@ -231,7 +229,7 @@ class RangeQuantizer(_Range):
     Call arguments:
         x: tensor.
         row: as in `LQActivationQuantizer`, whose place this may take; without effect.
-        update: None, or "collect" or "fit", which both move the range.
+        update: "collect" or "fit", which both move the range, or None, which does not.
 
     Returns:
         Tensor as x, in its dtype; its gradient is 1 within the range, and 0 outside.
@@ -239,13 +237,14 @@ class RangeQuantizer(_Range):
 
     def __init__(self, bits=8, initial_range=(-6.0, 6.0), **kwargs):
         super().__init__(bits, **kwargs)
-        low, high = initial_range
-        if not low <= 0 <= high or low == high:
+        ends = np.array(initial_range)
+        low, high = ends if ends.shape == (2,) and ends.dtype.kind in "if" else (0, 0)
+        if not -np.inf < low <= 0 <= high < np.inf or low == high:
             raise ValueError(
                 "`initial_range` must be two different numbers around 0. "
-                f"Received: initial_range={initial_range}"
+                f"Received: initial_range={initial_range!r}"
             )
-        self.initial_range = low, high
+        self.initial_range = float(low), float(high)
         self._quantizer = _tfmot.quantizers.MovingAverageQuantizer(
             bits, per_axis=False, symmetric=False, narrow_range=False
         )
@@ -254,11 +253,12 @@ class RangeQuantizer(_Range):
         self.range = self._quantizer.build(None, "range", self)
 
     def add_weight(self, name, initializer, trainable, shape):
-        # Called by tfmot, with an initializer of Keras 2 that gives -6 or 6.
+        # Called by tfmot, whose initializer, of Keras 2, gives -6 or 6.
+        end = self.initial_range[name.endswith("_max")]
         return super().add_weight(
             name=name,
             shape=shape or (),
-            initializer=lambda *_, **__: self.initial_range[name.endswith("_max")],
+            initializer=lambda *_, **__: tf.constant(end, "float32"),
             trainable=trainable,
             autocast=False,
             aggregation="mean",  # of the replicas of a distribution strategy
@@ -295,6 +295,6 @@ class _Unstored:
         self.least = least
 
     def assign(self, value, name=None):
-        # XLA makes NaN of a range of width 0. And the gradient passes, for rounding may
-        # leave the largest weight outside of the range that it is the end of.
+        # XLA makes NaN of a range of width 0. And rounding may leave the largest weight
+        # outside of the range that it is the end of: it, too, gets its gradient.
         return value + self.least

@@ -1,6 +1,7 @@
 """Tests a trained network: python -m rs_keras.evaluate --workdir=...
 
-Resolutions between the trained ones use interpolated batch normalization.
+Resolutions between the trained ones use interpolated batch normalization. With
+`--packed=model.lq` it is the packed network that is tested, on the data of the run.
 """
 
 import time
@@ -31,11 +32,11 @@ def main():
         from rs_keras.evaluation import report
 
         build.set_threads(values.threads)
-        model = keras_file.load(workdir.path)
+        model = keras_file.load(values.packed or workdir.path)
         source = sources.open_source(values.dataset or workdir.flag("dataset"), "val")
         if model.class_names and tuple(source.class_names) != tuple(model.class_names):
             raise ValueError(
-                "The dataset must have the classes of the run: "
+                "The dataset must have the classes of the network: "
                 f"{_some(model.class_names)}. "
                 f"Received: {_some(source.class_names)}"
             )

@@ -80,7 +80,9 @@ def define_train_flags():
     flags.DEFINE_integer("seed", 0, "Seed of every random choice.", 0, 2**32 - 1)
     define_threads()
     flags.DEFINE_string(
-        "init_from", None, "Start from the weights of a workdir or a .keras file."
+        "init_from",
+        None,
+        "Start from the weights of a workdir, or a .keras or .lq file.",
     )
     flags.DEFINE_enum(
         "resume",
@@ -95,7 +97,12 @@ def define_quantization_flags():
     """LQ-Nets: bits and bases."""
     bits = [str(bits) for bits in (*range(1, 9), 32)]
     flags.DEFINE_enum("weight_bits", "32", bits, "Bits of the kernels; 32: float.")
-    flags.DEFINE_enum("activation_bits", "32", bits, "Bits of the activations.")
+    flags.DEFINE_enum(
+        "activation_bits",
+        "32",
+        bits,
+        "Bits of the activations, with quantized kernels; 32: float.",
+    )
     flags.DEFINE_enum(
         "rest_bits", "32", ("8", "32"), "8: LQ-Nets leave nothing in float."
     )
@@ -135,6 +142,9 @@ def define_json():
 def define_evaluate_flags():
     """Defines the flags of `python -m rs_keras.evaluate`."""
     define_workdir()
+    flags.DEFINE_string(
+        "packed", None, "Test this .lq file, packed from the run, instead of the run."
+    )
     flags.DEFINE_list(
         "resolutions", None, "Resolutions to test, also untrained; default: trained."
     )
@@ -170,8 +180,18 @@ def define_pack_flags():
     """Defines the flags of `python -m tools.pack`."""
     define_workdir()
     flags.DEFINE_string("output", None, "The .lq file to write.")
-    flags.DEFINE_enum("rest", "float32", ("float32", "float16", "int8"), "Rounding.")
-    flags.DEFINE_bool("training_state", False, "Keep what training needs to go on.")
+    flags.DEFINE_enum(
+        "rest",
+        "float32",
+        ("float32", "float16", "int8"),
+        "How what LQ-Nets leave float is written.",
+    )
+    flags.DEFINE_bool(
+        "training_state",
+        False,
+        "Keep what training needs to go on: every weight in float32.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
     define_json()
 
 

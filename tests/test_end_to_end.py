@@ -165,6 +165,34 @@ def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
         np.testing.assert_array_equal(second[gamma][1], first[gamma][1])
 
 
+def test_a_low_bit_run_is_packed_and_the_file_is_evaluated(finished, photos, tmp_path):
+    workdir, output, out = (tmp_path / name for name in ("low", "m.lq", "out.json"))
+    data = f"--dataset=folder:{photos}"
+    low = (*commands.TINY, data, "--weight_bits=2", "--epochs=1")
+    text = commands.succeeds(
+        "rs_keras.train", *low, f"--init_from={finished}", f"--workdir={workdir}"
+    )
+    assert "the bases of weights were fitted" in text
+    commands.succeeds("tools.pack", f"--workdir={workdir}", f"--output={output}")
+    packed = (f"--workdir={workdir}", f"--packed={output}", f"--json={out}")
+    commands.succeeds("rs_keras.evaluate", *packed)
+    # The logits are bit-identical, so every number is.
+    results = json.loads((workdir / "results.json").read_text())
+    assert json.loads(out.read_text()) == results
+    again = ("--learning_rate=0", f"--init_from={output}")
+    commands.succeeds("rs_keras.train", *low, *again, f"--workdir={tmp_path / 'more'}")
+    commands.refuses(
+        "with resnet18 2/32, for resnet18 2/2",
+        "rs_keras.train",
+        *low,
+        "--activation_bits=2",
+        f"--init_from={output}",
+        f"--workdir={tmp_path / 'other'}",
+    )
+    output.write_bytes(output.read_bytes()[:-1])
+    commands.refuses("Received: ", "rs_keras.evaluate", *packed)
+
+
 @pytest.mark.slow
 def test_the_quickstart_learns_and_resolution_matters(tmp_path):
     """The whole recipe; chance is 1/14. Its detail classes need the pixels."""

@@ -93,7 +93,7 @@ def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp
     )
     commands.refuses("at least 32", "rs_keras.evaluate", workdir, "--resolutions=8")
     commands.refuses(
-        "classes of the run", "rs_keras.evaluate", workdir, "--dataset=shapes"
+        "classes of the network", "rs_keras.evaluate", workdir, "--dataset=shapes"
     )
     image = f"--images={photos}/val/red/0.jpg"
     commands.refuses(

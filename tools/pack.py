@@ -4,6 +4,8 @@ Prints what the file's bytes are, and how far its logits are from those of the n
 `rs_keras.load_packed("model.lq")` reads it; docs/packed_format.md has its layout.
 """
 
+import pathlib
+
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -22,6 +24,11 @@ def main():
         from rs_keras.checkpoints import packed_file
 
         packed_file.check_output(values.output)
+        if pathlib.Path(values.output).exists() and not values.overwrite:
+            raise ValueError(
+                "--output exists; choose another, or --overwrite. "
+                f"Received: --output={values.output}"
+            )
         report = packed.pack(
             keras_file.load(workdir.path),
             values.output,

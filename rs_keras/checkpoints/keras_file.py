@@ -1,4 +1,4 @@
-"""Finished models: read from a .keras file, or used as the start of another run."""
+"""Finished models: read from a file, or used as the start of another run."""
 
 import pathlib
 import zipfile
@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from quant import quantizers
+from rs_keras.checkpoints import packed
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
@@ -14,7 +15,7 @@ from rs_keras.models import classifier
 
 
 def load(path):
-    """The classifier in a workdir with a finished run, or in a .keras file.
+    """The classifier in a workdir with a finished run, or in a .keras or .lq file.
 
     Raises:
         ValueError: there is none, or it cannot be read.
@@ -24,9 +25,11 @@ def load(path):
         path = path / "model.keras"
     if not path.exists():
         raise ValueError(
-            "A workdir with a finished run or a .keras file is needed. "
+            "A workdir with a finished run or a .keras or .lq file is needed. "
             f"Received: {path}"
         )
+    if path.suffix == ".lq":
+        return packed.load_packed(path)
     if not zipfile.is_zipfile(path):
         raise ValueError(f"The file must be a whole .keras file. Received: {path}")
     try:
@@ -57,7 +60,7 @@ def initialize_from(model, path):
 
     Args:
         model: `Classifier`.
-        path: workdir or .keras file.
+        path: workdir, or .keras or .lq file.
 
     Returns:
         List of sentences, one for each part that was reset.
@@ -78,8 +81,9 @@ def initialize_from(model, path):
     fits |= quantizes and not any(isinstance(x, keras.layers.Conv2D) for x in new)
     if not fits or (other.name, other.scaling) != (model.name, model.scaling):
         raise ValueError(
-            "--init_from needs a run of the same --model. "
-            f"Received: {path} with {_description(other)}, for {_description(model)}"
+            "--init_from needs a float run, or one of the same bits, of the same "
+            f"--model. Received: {path} with {_description(other)}, for "
+            f"{_description(model)}"
         )
     values = []
     for layer in layers:
@@ -93,7 +97,8 @@ def initialize_from(model, path):
             raise ValueError(
                 "--init_from needs a run of the same --model, --width, bits and "
                 "--activation_basis. "
-                f"Received: {path}, where {layer.name} does not fit"
+                f"Received: {path} with {_description(other)}, for "
+                f"{_description(model)}, where {layer.name} does not fit"
             )
         values.append((layer, found))
     for layer, found in values:
@@ -119,7 +124,13 @@ def _is_quantized(model):
 
 
 def _description(model):
-    return f"{model.name} of {'quantized' if _is_quantized(model) else 'float'} weights"
+    """The network and the bits of its weights and activations: "resnet18 2/32"."""
+    bits = {"weights": quantization.FLOAT_BITS, "activations": quantization.FLOAT_BITS}
+    for layer in conv_bn.leaves(model.blocks):
+        for part in (layer, getattr(layer, "weight_quantizer", None)):
+            if hasattr(part, "kind"):
+                bits[part.kind] = part.bits
+    return f"{model.name} {bits['weights']}/{bits['activations']}"
 
 
 def _weights(layer, source):

@@ -202,8 +202,8 @@ def _check_options(rest, training_state):
         raise ValueError(f"`rest` must be one of {RESTS}. Received: rest={rest!r}")
     if training_state and rest != "float32":
         raise ValueError(
-            "`training_state` keeps every weight as it is, so it goes with "
-            f"rest='float32'. Received: rest={rest!r}"
+            "A training state keeps every weight as it is: it goes with rest=float32 "
+            f"alone. Received: rest={rest}, training_state={training_state}"
         )
 
 

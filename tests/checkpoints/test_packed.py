@@ -237,7 +237,7 @@ def test_models_and_options_that_cannot_be_packed_are_refused(tiny, model, tmp_p
 
     refused("needs a network with quantized weights", tiny())
     refused("`rest` must be one of", model, rest="int4")
-    refused("goes with rest='float32'", model, rest="int8", training_state=True)
+    refused("rest=float32 alone", model, rest="int8", training_state=True)
     refused("rs_keras.Classifier is needed", keras.Sequential())
     refused("file in a directory that exists", model, tmp_path)
     refused("file in a directory that exists", model, tmp_path / "none" / "m.lq")

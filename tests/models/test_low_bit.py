@@ -260,13 +260,13 @@ def test_private_bases_go_to_their_resolutions(tiny, batch, tmp_path):
 def test_quantized_weights_do_not_become_float_ones(tmp_path):
     source = rs_keras.resnet18(weight_bits=2, **SMALL)
     source.save(tmp_path / "low.keras")
-    for model in (
-        rs_keras.resnet18(**SMALL),
-        rs_keras.resnet18(weight_bits=3, **SMALL),
-        rs_keras.resnet18(weight_bits=2, activation_bits=2, **SMALL),
+    for bits, model in (
+        ("resnet18 32/32", rs_keras.resnet18(**SMALL)),
+        ("resnet18 3/32", rs_keras.resnet18(weight_bits=3, **SMALL)),
+        ("resnet18 2/2", rs_keras.resnet18(weight_bits=2, activation_bits=2, **SMALL)),
     ):
         before = model.get_weights()
-        with pytest.raises(ValueError, match="needs a run of the same --model"):
+        with pytest.raises(ValueError, match=f"with resnet18 2/32, for {bits}"):
             keras_file.initialize_from(model, tmp_path / "low.keras")
         for old, new in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)

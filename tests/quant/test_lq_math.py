@@ -182,12 +182,23 @@ def test_bit_that_is_never_set_keeps_its_basis(bits):
     np.testing.assert_allclose(new[0, 0], taken.mean(), rtol=1e-5)
 
 
-def test_sums_that_are_not_finite_keep_the_basis():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sums_that_are_not_finite_keep_a_basis_of_activations(value):
+    x, basis = draw("activations", 2)
+    x, basis = x.copy(), basis * np.float32(1.1)
+    x.flat[5] = value
+    new = ops.convert_to_numpy(lq_math.fit_basis(x, basis, "activations"))
+    np.testing.assert_array_equal(new, basis)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_kernel_that_is_not_finite_shows_in_the_basis_of_its_channel(value):
     x, basis = draw("weights", 2)
     x, basis = x.copy(), basis * np.float32(1.1)
-    x[0, 0, 0, 5] = np.nan
+    x[0, 0, 0, 5] = value
     new = ops.convert_to_numpy(lq_math.fit_basis(x, basis, "weights"))
-    np.testing.assert_array_equal(new[:, 5], basis[:, 5])
+    assert np.isnan(new[:, 5]).all()
+    assert np.isfinite(new[:, :5]).all() and np.isfinite(new[:, 6:]).all()
     assert (new[:, 6] != basis[:, 6]).all()
 
 

@@ -168,11 +168,14 @@ def test_annotated_model_comes_back_and_learns_on(annotated, file, tmp_path):
         ("Conv2DTranspose", (2,), "channels last. Received: Conv2DTranspose layer"),
         ("SeparableConv2D", (2,), "Received: SeparableConv2D layer"),
         ("Conv2D", (2, 2), "not negative. Received: Conv2D layer"),
+        ("Activation", (2, 2), "not negative. Received: Activation layer"),
+        ("ReLU", (2,), "a kernel.*Received: ReLU layer"),
     ],
 )
 def test_layers_that_lq_nets_do_not_quantize_are_refused(layer, bits, text):
     kind = getattr(tf_keras.layers, layer)
-    options = {"Dense": (2,), "BatchNormalization": ()}.get(layer, (4, 3))
+    options = {"Dense": (2,), "Activation": ("tanh",)}.get(layer, (4, 3))
+    options = () if layer in ("BatchNormalization", "ReLU") else options
     name = "norm" if layer == "BatchNormalization" else "layer"
     with pytest.raises(ValueError, match=text):
         config = bridge.LQQuantizeConfig(*bits)
@@ -211,6 +214,5 @@ def test_another_backend_is_answered_in_a_sentence(fresh_python):
         KERAS_BACKEND="jax",
     )
     assert output.strip() == (
-        "quant.tfmot needs TensorFlow, as tensorflow-model-optimization does. "
-        "Received: KERAS_BACKEND=jax"
+        "quant.tfmot needs the TensorFlow backend. Received: KERAS_BACKEND=jax"
     )

@@ -232,6 +232,12 @@ def test_ranges_make_an_integer_only_file_that_computes_the_same(tmp_path):
             lambda: bridge.RangeQuantizer(initial_range=(1, 2)),
             r"around 0. Received: initial_range=\(1, 2\)",
         ),
+        (lambda: bridge.RangeQuantizer(8, 5), "Received: initial_range=5"),
+        (
+            lambda: bridge.RangeQuantizer(8, ("a", "b")),
+            r"Received: initial_range=\('a'",
+        ),
+        (lambda: bridge.RangeQuantizer(8, (-1, np.inf)), "two different numbers"),
         (
             lambda: bridge.RangeQuantizer()(np.ones(2), update="now"),
             "`update` must be one of .*Received: update='now'",
@@ -245,3 +251,21 @@ def test_ranges_make_an_integer_only_file_that_computes_the_same(tmp_path):
 def test_bad_arguments_are_one_sentence(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_a_layer_without_a_build_of_its_own_may_hold_a_range(tmp_path):
+    @keras.saving.register_keras_serializable(package="test")
+    class Rounded(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(3)
+            self.rounded = bridge.RangeQuantizer(8)
+
+        def call(self, x):
+            return self.dense(self.rounded(x))
+
+    model = keras.Sequential([keras.Input((4,)), Rounded()])
+    model.save(tmp_path / "m.keras")
+    copy = keras.saving.load_model(tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_array_equal(copy(x), model(x))

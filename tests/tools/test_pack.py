@@ -58,6 +58,10 @@ def test_a_run_is_packed_and_its_sizes_are_written(runs, tmp_path):
     assert report["bytes"]["total"] == output.stat().st_size
     assert "\n".join(pack.lines(report, output, "int8")) == printed.strip()
     assert packed.load_packed(output).name == "tiny"
+    again = ("tools.pack", f"--workdir={runs / 'low'}", f"--output={output}")
+    commands.refuses("--output exists; choose another", *again)
+    commands.succeeds(*again, "--overwrite")
+    assert output.stat().st_size > report["bytes"]["total"]
 
 
 def test_mistakes_are_one_sentence(runs, tmp_path):
@@ -69,5 +73,12 @@ def test_mistakes_are_one_sentence(runs, tmp_path):
     refuses("a file in a directory that exists", "low", tmp_path)
     refuses("must hold a finished run", "none", tmp_path / "m.lq")
     refuses("should be one of", "low", tmp_path / "m.lq", "--rest=int4")
+    refuses(
+        "rest=float32 alone",
+        "low",
+        tmp_path / "m.lq",
+        "--training_state",
+        "--rest=int8",
+    )
     commands.refuses("--output is needed", "tools.pack", f"--workdir={runs / 'low'}")
     assert list(tmp_path.iterdir()) == []
