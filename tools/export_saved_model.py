@@ -6,6 +6,7 @@ normalization follows the size of the image, over one copy of the weights. Befor
 gets its name the file is loaded and compared with the network.
 """
 
+import pathlib
 import sys
 
 from rs_keras import config as config_lib
@@ -24,7 +25,11 @@ def main():
         from rs_keras.checkpoints import keras_file
         from rs_keras.export import saved_model
 
-        saved_model.check_output(values.output, values.overwrite)
+        output = saved_model.check_output(values.output, values.overwrite)
+        if values.json and pathlib.Path(values.json).absolute() == output:
+            raise ValueError(
+                f"--json must not be the output. Received: --json={values.json}"
+            )
         try:
             report = saved_model.export_saved_model(
                 keras_file.load(workdir.path),

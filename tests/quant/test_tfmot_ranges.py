@@ -253,6 +253,8 @@ def test_bad_arguments_are_one_sentence(call, text):
         call()
 
 
+# What Keras says of every such layer when it is loaded.
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer 'rounded'")
 def test_a_layer_without_a_build_of_its_own_may_hold_a_range(tmp_path):
     @keras.saving.register_keras_serializable(package="test")
     class Rounded(keras.layers.Layer):

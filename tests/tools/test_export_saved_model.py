@@ -45,7 +45,14 @@ def test_mistakes_are_one_sentence(run, tmp_path):
     refuses("must hold a finished run", tmp_path / "none", tmp_path / "saved")
     refuses("directory that exists", run, tmp_path / "no" / "saved")
     refuses("The output exists", run, run)
-    refuses("Only a SavedModel is overwritten", run, run, "--overwrite")
+    refuses("a SavedModel and nothing else", run, run, "--overwrite")
+    refuses(
+        "must not be the output",
+        run,
+        tmp_path / "saved",
+        f"--json={tmp_path / 'saved'}",
+    )
+    refuses("must be a file", run, tmp_path / "saved", f"--json={tmp_path}")
     refuses("should be one of", run, tmp_path / "saved", "--input_dtype=int8")
     commands.refuses(
         "--output is needed", "tools.export_saved_model", f"--workdir={run}"
