@@ -37,7 +37,9 @@ def train_config():
 def check_json():
     """Raises ValueError unless --json, if given, can be written to."""
     path = flags.FLAGS.json
-    if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
+    if path is None:
+        return
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise ValueError(
             f"--json must be a file in a directory that exists. Received: --json={path}"
         )

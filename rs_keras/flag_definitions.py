@@ -193,3 +193,17 @@ def define_pack_flags():
     )
     flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
     define_json()
+
+
+def define_export_saved_model_flags():
+    """Defines the flags of `python -m tools.export_saved_model`."""
+    define_workdir()
+    flags.DEFINE_string("output", None, "The directory to write.")
+    flags.DEFINE_enum(
+        "input_dtype",
+        "float32",
+        ("float32", "uint8"),
+        "Of the images that the signatures take; RGB 0..255 in either.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there.")
+    define_json()

@@ -1,0 +1,1 @@
+"""Networks for phones and servers: files that run without this package."""
