@@ -202,7 +202,7 @@ def _compare(model, path, input_dtype):
     for name, (height, width) in sides.items():
         images = generator.integers(0, 256, (5, height, width, 3), dtype=np.uint8)
         resolution = round((height * width) ** 0.5)
-        expected = np.array(_graph(model, resolution)(tf.constant(images)))
+        expected = _logits(model, tf.constant(images), resolution)
         if not np.isfinite(expected).all():
             raise ValueError(
                 "The network's logits must be finite to be exported. "
@@ -228,9 +228,11 @@ def _compare(model, path, input_dtype):
     return report
 
 
-def _graph(model, resolution):
+def _logits(model, images, resolution):
     """The model as a graph: one operation after the other rounds otherwise."""
-    return tf.function(lambda x: model(x, resolution=resolution, training=False))
+    graph = tf.function(lambda x: model(x, resolution=resolution, training=False))
+    # A concrete one: TensorFlow warns of functions that are traced again and again.
+    return graph.get_concrete_function(images)(images).numpy()
 
 
 def _errors(found, expected):
