@@ -143,13 +143,9 @@ def _private_weights(layer):
 
 def _copy(source, layer):
     """The weights of a layer; a quantized kernel becomes its levels."""
-    values = list(source.weights)
+    values = source.weights
     if getattr(source, "weight_quantizer", None) is not None:
-        others = {id(weight) for weight in source.weight_quantizer.weights}
-        values = [weight for weight in values if id(weight) not in others]
-        values = [
-            source.quantized_kernel() if weight is source.kernel else weight
-            for weight in values
-        ]
+        biases = [] if source.bias is None else [source.bias]
+        values = [source.quantized_kernel(), *biases]
     for weight, value in zip(layer.weights, values, strict=True):
         weight.assign(value)
