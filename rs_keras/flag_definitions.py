@@ -9,6 +9,11 @@ METHODS = ("rsnet", "parallel", "shared_bn", "single")
 MODES = ("full", "vanilla", "top_down", "largest", "none")
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# {layout of a .tflite file: its precisions}
+TFLITE_LAYOUTS = {
+    "signatures": ("float32", "float16", "int8_weights"),
+    "dynamic": ("float32", "float16", "int8_weights"),
+}
 
 
 def define_train_flags():
@@ -199,11 +204,57 @@ def define_export_saved_model_flags():
     """Defines the flags of `python -m tools.export_saved_model`."""
     define_workdir()
     flags.DEFINE_string("output", None, "The directory to write.")
+    define_input_dtype()
+    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there.")
+    define_json()
+
+
+def define_input_dtype():
     flags.DEFINE_enum(
         "input_dtype",
         "float32",
         ("float32", "uint8"),
         "Of the images that the signatures take; RGB 0..255 in either.",
     )
-    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there.")
+
+
+def define_export_tflite_flags():
+    """Defines the flags of `python -m tools.export_tflite`."""
+    define_workdir()
+    flags.DEFINE_string("output", None, "The .tflite file to write.")
+    flags.DEFINE_enum(
+        "layout",
+        "dynamic",
+        tuple(TFLITE_LAYOUTS),
+        "dynamic: one graph for images of any size, which choose the batch "
+        "normalization. signatures: a graph of fixed shapes for each resolution.",
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "int8_weights",
+        sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
+        "Of the kernels: float32, float16, or 8-bit integers that are computed with "
+        "in float32.",
+    )
+    flags.DEFINE_list(
+        "resolutions", None, "With --layout=signatures: some of the trained ones."
+    )
+    define_input_dtype()
+    flags.DEFINE_enum(
+        "verify", "on", ("on", "off"), "Compare the file with the network on images."
+    )
+    flags.DEFINE_string(
+        "verify_images",
+        None,
+        "An image, or a directory of images; default: the run's validation set.",
+    )
+    flags.DEFINE_float(
+        "min_agreement",
+        None,
+        "Share of images whose class must be the network's; default: 0.99.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
+    define_threads()
     define_json()

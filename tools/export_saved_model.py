@@ -23,10 +23,11 @@ def main():
         workdir.trained_model()
 
         from rs_keras.checkpoints import keras_file
+        from rs_keras.export import output
         from rs_keras.export import saved_model
 
-        output = saved_model.check_output(values.output, values.overwrite)
-        if values.json and pathlib.Path(values.json).absolute() == output:
+        path = saved_model.check_output(values.output, values.overwrite)
+        if values.json and pathlib.Path(values.json).absolute() == path:
             raise ValueError(
                 f"--json must not be the output. Received: --json={values.json}"
             )
@@ -37,7 +38,7 @@ def main():
                 input_dtype=values.input_dtype,
                 overwrite=values.overwrite,
             )
-        except saved_model.VerificationError as error:
+        except output.VerificationError as error:
             sys.exit(f"error: {error}")
         print("\n".join(lines(report, values.output)))
         if values.json:

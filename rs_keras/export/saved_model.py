@@ -1,6 +1,5 @@
 """One SavedModel for all resolutions: an endpoint for each, one copy of the weights."""
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -8,9 +7,9 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from rs_keras.export import network as network_lib
+from rs_keras.export import output
 
 INPUT_DTYPES = ("float32", "uint8")
 # Of the logits of an image, as a share of their norm. What is compared is the same
@@ -19,10 +18,6 @@ INPUT_DTYPES = ("float32", "uint8")
 TOLERANCES = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 # What a SavedModel consists of.
 _PARTS = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
-
-
-class VerificationError(Exception):
-    """What was written does not compute what the model computes."""
 
 
 def export_saved_model(model, path, input_dtype="float32", overwrite=False):
@@ -51,7 +46,7 @@ def export_saved_model(model, path, input_dtype="float32", overwrite=False):
     Raises:
         ValueError: the network cannot be exported, or the path may not be replaced.
         OSError: the path cannot be written.
-        VerificationError: a signature is further from the model than `TOLERANCES`
+        output.VerificationError: a signature is further from the model than `TOLERANCES`
             allow. Whatever is raised, nothing new is left, and what was there stays.
     """
     if input_dtype not in INPUT_DTYPES:
@@ -66,7 +61,7 @@ def export_saved_model(model, path, input_dtype="float32", overwrite=False):
     try:
         network = network_lib.InferenceNetwork(model)
         written = scratch / "written"
-        with _errors_of_tensorflow():
+        with output.tensorflow("The SavedModel"):
             _write(network, written, scratch, input_dtype)
             errors = _compare(model, written, input_dtype)
         _put(written, path, scratch / "replaced")
@@ -82,26 +77,15 @@ def export_saved_model(model, path, input_dtype="float32", overwrite=False):
 
 def check_output(path, overwrite):
     """The absolute path; ValueError unless a SavedModel may be made there."""
-    path = pathlib.Path(path).absolute()
-    if not path.name or not path.parent.is_dir():
-        raise ValueError(
-            f"The output must be in a directory that exists. Received: {path}"
-        )
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(
-            f"The output must be in a directory that can be written. Received: {path}"
-        )
+    path = output.check_directory(path)
     if set("*?[]\\") & set(str(path.parent)):
         raise ValueError(
             "TensorFlow takes *, ?, [, ] and \\ in the name of a directory for a "
             f"pattern; choose another. Received: {path}"
         )
+    output.check_free(path, overwrite)
     if not os.path.lexists(path):
         return path
-    if not overwrite:
-        raise ValueError(
-            f"The output exists; choose another, or --overwrite. Received: {path}"
-        )
     found = set(os.listdir(path)) if path.is_dir() and not path.is_symlink() else set()
     if "saved_model.pb" not in found or found - _PARTS:
         raise ValueError(
@@ -122,20 +106,6 @@ def _put(written, path, replaced):
     except BaseException:
         replaced.rename(path)
         raise
-
-
-@contextlib.contextmanager
-def _errors_of_tensorflow():
-    """Makes its errors, a full disk say, those of the system; and quiet otherwise."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = error.message.split("; ")[-1].split(" [Op:")[0]
-        raise OSError(f"The SavedModel cannot be written: {reason}") from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _write(network, path, scratch, input_dtype):
@@ -219,7 +189,7 @@ def _compare(model, path, input_dtype):
         # over the threshold between two levels.
         error = float(max(np.median(_errors(logits, expected)) for logits in found))
         if not error <= tolerance:
-            raise VerificationError(
+            raise output.VerificationError(
                 f"The logits of {name} differ from those of the model by {error:.2g} "
                 f"of their norm; at most {tolerance} is allowed. Nothing was written."
             )

@@ -1,0 +1,47 @@
+"""Some images of a dataset or of a directory, at several resolutions, as arrays."""
+
+import dataclasses
+
+import numpy as np
+
+from rs_keras.data import pipeline
+
+
+def of_source(source, resolutions, count, *, preprocessing="rsnet", largest=None):
+    """Images of one split, as validation sees them.
+
+    Args:
+        source: `sources.Source`.
+        resolutions: distinct positive ints, pixels.
+        count: how many at most; they are spread over the whole split.
+        preprocessing, largest: as for `pipeline.val_dataset`.
+
+    Returns:
+        {r: uint8 (N, r, r, 3)}.
+    """
+    step = -(-source.num_examples // count)
+    some = dataclasses.replace(
+        source,
+        num_examples=-(-source.num_examples // step),
+        order=lambda seed, epoch: source.order(seed, epoch).shard(step, 0),
+    )
+    dataset = pipeline.val_dataset(
+        some, resolutions, batch_size=16, preprocessing=preprocessing, largest=largest
+    )
+    batches = [images for images, _ in dataset]
+    return {r: np.concatenate([b[r].numpy() for b in batches]) for r in resolutions}
+
+
+def of_directory(path, resolutions, count):
+    """Images of a directory, as `predict` sees them.
+
+    Args and returns: as `of_source`; path: a directory, or an image.
+    """
+    paths = pipeline.list_images(path)
+    paths = paths[:: -(-len(paths) // count)]
+    return {
+        r: np.concatenate(
+            [b.numpy() for b in pipeline.files_dataset(paths, r, batch_size=16)]
+        )
+        for r in resolutions
+    }

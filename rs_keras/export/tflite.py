@@ -1,0 +1,197 @@
+"""One .tflite file for all resolutions, with one copy of the kernels."""
+
+import hashlib
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+
+from rs_keras import flag_definitions
+from rs_keras.export import flatbuffer
+from rs_keras.export import kernel_storage
+from rs_keras.export import network as network_lib
+from rs_keras.export import output
+from rs_keras.export import size
+from rs_keras.export import verify
+from rs_keras.export import weight_sharing
+
+LAYOUTS = flag_definitions.TFLITE_LAYOUTS
+INPUT_DTYPES = ("float32", "uint8")
+DYNAMIC_KEY = "serving_default"
+
+
+def check_options(layout, precision):
+    """Raises ValueError unless a file can have both."""
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"`layout` must be one of {tuple(LAYOUTS)}. Received: layout={layout!r}"
+        )
+    if precision not in LAYOUTS[layout]:
+        raise ValueError(
+            f"`precision` of the layout {layout} must be one of {LAYOUTS[layout]}. "
+            f"Received: precision={precision!r}"
+        )
+
+
+def check_output(path, overwrite):
+    """The absolute path; ValueError unless a file may be made there."""
+    path = output.check_directory(path)
+    if path.is_dir():
+        raise ValueError(f"The output must be a file. Received: {path}")
+    output.check_free(path, overwrite)
+    output.check_free(report_path(path), overwrite)
+    return path
+
+
+def report_path(path):
+    """Where the report of a file is written."""
+    return pathlib.Path(f"{path}.report.json")
+
+
+def convert(
+    model, layout, precision="float32", *, resolutions=None, input_dtype="float32"
+):
+    """The bytes of a .tflite file.
+
+    Layout "signatures": `r224` and so on, one for each resolution, `image` (1, 224,
+    224, 3). Layout "dynamic": `serving_default`, `image` (N, H, W, 3), of any size,
+    with the batch normalization of round(sqrt(H * W)). Both give `logits` and
+    `probabilities`, (N, num_classes) float32, of RGB 0..255.
+
+    Args:
+        model: `Classifier`.
+        layout, precision: see `LAYOUTS`.
+        resolutions: with "signatures", some of the model's; default: all.
+        input_dtype: of `image`, "float32" or "uint8".
+
+    Returns:
+        (bytes, report: {"layout", "precision", "resolutions", "classes", "bytes",
+        "sha256", "kernels", "bytes_by_kind"}).
+
+    Raises:
+        ValueError: an argument breaks these rules, or the network cannot be exported.
+    """
+    check_options(layout, precision)
+    if input_dtype not in INPUT_DTYPES:
+        raise ValueError(
+            f"`input_dtype` must be one of {INPUT_DTYPES}. "
+            f"Received: input_dtype={input_dtype!r}"
+        )
+    resolutions = check_resolutions(model, layout, resolutions)
+    network = network_lib.InferenceNetwork(model)
+    if layout == "signatures":
+        functions = _signatures(network, resolutions, input_dtype)
+    else:
+        functions = _dynamic(network, input_dtype)
+    parsed = flatbuffer.read(_stock(network, functions))
+    flatbuffer.subset(parsed, list(functions))
+    flatbuffer.shorten_names(parsed)
+    kernels = weight_sharing.find(parsed)
+    if precision == "int8_weights":
+        stored = kernel_storage.store_int8(parsed, kernels)
+    else:
+        stored = kernel_storage.store_float(parsed, kernels, precision == "float16")
+    data = flatbuffer.write(parsed)
+    return data, {
+        "layout": layout,
+        "precision": precision,
+        "resolutions": list(resolutions),
+        "classes": model.class_names,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "kernels": stored,
+        "bytes_by_kind": size.bytes_by_kind(data),
+    }
+
+
+def check_resolutions(model, layout, resolutions):
+    """Those that a file is made for, descending; ValueError unless they are trained."""
+    if resolutions is None:
+        return model.resolutions
+    if layout == "dynamic":
+        raise ValueError(
+            "The layout dynamic serves all resolutions; `resolutions` go with the "
+            f"layout signatures. Received: resolutions={tuple(resolutions)}"
+        )
+    unknown = set(resolutions) - set(model.resolutions)
+    if unknown or not resolutions:
+        raise ValueError(
+            f"`resolutions` must be some of {model.resolutions}. "
+            f"Received: resolutions={tuple(resolutions)}"
+        )
+    return tuple(sorted(set(resolutions), reverse=True))
+
+
+def resolutions_to_verify(layout, resolutions):
+    """Those of a file, and one between them where there is none of its own."""
+    between = []
+    if layout == "dynamic" and len(resolutions) > 1:
+        between = [(resolutions[0] + resolutions[1]) // 2]
+    return sorted({*resolutions, *between}, reverse=True)
+
+
+def signatures_to_verify(report, images):
+    """What to run: every signature, and the dynamic one at every size of the images.
+
+    Args:
+        report: of `convert`.
+        images: {resolution: uint8 (N, r, r, 3)}.
+    """
+    dynamic = report["layout"] == "dynamic"
+    return [
+        verify.Signature(DYNAMIC_KEY if dynamic else f"r{r}", r, images[r])
+        for r in images
+    ]
+
+
+def _signatures(network, resolutions, input_dtype):
+    """{signature: concrete function} of static shapes."""
+
+    def make(resolution):
+        row = tf.constant(network.table[network.resolutions.index(resolution)])
+
+        def function(image):
+            return _outputs(network, image, row)
+
+        # Functions of one name would become one signature.
+        function.__name__ = f"r{resolution}"
+        shape = (1, resolution, resolution, 3)
+        image = tf.TensorSpec(shape, input_dtype, name="image")
+        return tf.function(function).get_concrete_function(image)
+
+    return {f"r{resolution}": make(resolution) for resolution in resolutions}
+
+
+def _dynamic(network, input_dtype):
+    """{signature: concrete function} of one graph for images of all sizes."""
+    table = tf.constant(network.table)
+
+    def function(image):
+        resolution = network_lib.resolution_of(image)
+        return _outputs(network, image, network.private_at(table, resolution))
+
+    image = tf.TensorSpec((None, None, None, 3), input_dtype, name="image")
+    return {DYNAMIC_KEY: tf.function(function).get_concrete_function(image)}
+
+
+def _outputs(network, image, private):
+    logits = network.logits(tf.cast(image, "float32"), private)
+    return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+
+def _stock(network, functions):
+    """What TensorFlow's converter makes of the functions, as bytes."""
+    module = tf.Module()
+    module.weights = network.variables
+    scratch = tempfile.mkdtemp(prefix="rs_keras.")
+    try:
+        with output.tensorflow("The graph for the converter"):
+            tf.saved_model.save(module, scratch, functions)
+            # from_concrete_functions would drop all signatures but one.
+            converter = tf.lite.TFLiteConverter.from_saved_model(
+                scratch, signature_keys=list(functions)
+            )
+            return converter.convert()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

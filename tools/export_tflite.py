@@ -1,0 +1,147 @@
+"""One .tflite file for all resolutions, with one copy of the kernels:
+python -m tools.export_tflite --workdir=DIR --output=model.tflite
+
+Before the file gets its name it is run on images and compared with the network. Beside
+it, in model.tflite.report.json, stands what was measured. docs/tflite.md explains
+layouts and precisions.
+"""
+
+import json
+import pathlib
+import sys
+
+from rs_keras import config as config_lib
+from rs_keras import flag_definitions
+from rs_keras import resolutions as resolutions_lib
+from rs_keras import workdir as workdir_lib
+
+# Enough for an agreement of 0.99 to mean something; a minute for a large network.
+VERIFY_IMAGES = 200
+
+
+def main():
+    with config_lib.mistakes():
+        config_lib.require("workdir", "output")
+        config_lib.check_json()
+        values = config_lib.values()
+        resolutions = config_lib.integers("resolutions")
+        if resolutions is not None:
+            resolutions = resolutions_lib.check_resolutions(resolutions)
+        workdir = workdir_lib.Workdir(values.workdir)
+        workdir.trained_model()
+
+        from rs_keras import build
+        from rs_keras.checkpoints import keras_file
+        from rs_keras.data import pipeline
+        from rs_keras.export import output
+        from rs_keras.export import tflite
+        from rs_keras.export import verify
+
+        path = tflite.check_output(values.output, values.overwrite)
+        report_path = tflite.report_path(path)
+        if values.json and pathlib.Path(values.json).absolute() in (path, report_path):
+            raise ValueError(
+                f"--json must not be the output. Received: --json={values.json}"
+            )
+        if values.verify == "off" and values.verify_images:
+            raise ValueError(
+                "--verify_images go with --verify=on. "
+                f"Received: --verify=off --verify_images={values.verify_images}"
+            )
+        tflite.check_options(values.layout, values.precision)
+        build.set_threads(values.threads)
+        model = keras_file.load(workdir.path)
+        chosen = tflite.check_resolutions(model, values.layout, resolutions)
+        images = None
+        if values.verify == "on":
+            sides = tflite.resolutions_to_verify(values.layout, chosen)
+            with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
+                images = _images(workdir, model, sides, values.verify_images)
+        print(f"Converting {model.name} ({values.layout}, {values.precision})")
+        data, report = tflite.convert(
+            model,
+            values.layout,
+            values.precision,
+            resolutions=resolutions,
+            input_dtype=values.input_dtype,
+        )
+    if images is None:
+        report["verification"] = "off"
+    else:
+        count = len(next(iter(images.values())))
+        print(f"Comparing it with the network on {count} images of each size")
+        try:
+            report["verification"] = verify.verify(
+                data,
+                model,
+                tflite.signatures_to_verify(report, images),
+                values.precision,
+                min_agreement=values.min_agreement,
+                threads=values.threads,
+            )
+        except output.VerificationError as error:
+            sys.exit(f"error: {error}")
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    with config_lib.mistakes():
+        output.write_files({report_path: text.encode(), path: data})
+        print("\n".join(lines(report, values.output)))
+        if values.json:
+            workdir_lib.write_json(values.json, report)
+
+
+def lines(report, output):
+    """The report as text."""
+    yield f"{output}: {report['bytes']:,} bytes, sha256 {report['sha256'][:16]}…"
+    kinds = (f"{k} {v:,}" for k, v in report["bytes_by_kind"].items() if v)
+    yield "  " + ", ".join(kinds)
+    kernels = report["kernels"]
+    if kernels["copies"]:
+        extra = sum(copy["bytes"] for copy in kernels["copies"])
+        yield (
+            f"  {len(kernels['copies'])} kernels have codes of their own at a "
+            f"resolution, whose factors differ in sign: {extra:,} bytes"
+        )
+    verification = report["verification"]
+    if verification == "off":
+        yield "  not compared with the network (--verify=off)"
+        return
+    yield f"{'signature':20} {'error':>8} {'agreement':>10}  near-ties  delegated"
+    for name, row in verification["signatures"].items():
+        ties = f"{row['near_ties_agree']}/{row['near_ties']}"
+        found = (
+            f"{name:20} {row['error']:8.1e} {row['agreement']:10.1%}  {ties:>9}  "
+            f"{row['delegated']}/{row['operators']}"
+        )
+        if row["fallbacks"]:
+            found += "; not: " + ", ".join(f"{n} {k}" for k, n in row["fallbacks"].items())
+        if row["inconclusive"]:
+            found += f"; inconclusive: {row['classes']} classes"
+        yield found
+
+
+def _images(workdir, model, sides, directory):
+    """{resolution: uint8 (N, r, r, 3)} to verify with."""
+    from rs_keras.data import samples
+    from rs_keras.data import sources
+
+    if directory:
+        return samples.of_directory(directory, sides, VERIFY_IMAGES)
+    try:
+        source = sources.open_source(workdir.flag("dataset"), "val")
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            "The run's validation set is not there; name images with --verify_images=, "
+            f"or --verify=off. Received: {error}"
+        ) from error
+    return samples.of_source(
+        source,
+        sides,
+        VERIFY_IMAGES,
+        preprocessing=workdir.flag("preprocessing", "rsnet"),
+        largest=model.resolutions[0],
+    )
+
+
+if __name__ == "__main__":
+    flag_definitions.define_export_tflite_flags()
+    config_lib.run(main)
