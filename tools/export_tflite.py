@@ -113,7 +113,9 @@ def lines(report, output):
             f"{row['delegated']}/{row['operators']}"
         )
         if row["fallbacks"]:
-            found += "; not: " + ", ".join(f"{n} {k}" for k, n in row["fallbacks"].items())
+            found += "; not: " + ", ".join(
+                f"{n} {k}" for k, n in row["fallbacks"].items()
+            )
         if row["inconclusive"]:
             found += f"; inconclusive: {row['classes']} classes"
         yield found

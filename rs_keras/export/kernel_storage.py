@@ -13,6 +13,8 @@ LARGEST_BIAS = 1e4
 # constant, whatever its sign.
 NEGLIGIBLE = 1e-5
 LARGEST_CODE = 127
+# Codes of a channel up to which a copy of the kernel costs less than a product.
+SMALL_CHANNEL = 16
 # The first versions of DEQUANTIZE that take half precision, and a scale a channel.
 _DEQUANTIZE_VERSIONS = {"float16": 3, "int8": 5}
 
@@ -55,17 +57,27 @@ def store_float(model, kernels, half=False):
 def store_int8(model, kernels):
     """Each kernel once, as int8 codes with a scale for each channel; computed in float.
 
-    The codes are `round(127 K / max|K|)`, of each channel; factors become part of the
-    scales, which stay positive: copies whose factors differ in sign share no codes.
+    The codes are `round(127 K / max|K|)` of each channel, with the sign that its factor
+    has at most resolutions; factors become part of the scales, which are positive.
+    Where a resolution has another sign, the convolution is followed by a product with
+    -1 and 1, or, which is less for a small kernel, reads a copy of the codes.
 
-    Args and returns: as `store_float`; "copies" lists what has codes of its own.
+    Args and returns: as `store_float`.
     """
     edits = _Edits(model)
     report = {"kernels": len(kernels), "copies": [], "products": 0, "sums": 0}
     for kernel in kernels:
         codes = Codes(kernel)
         for use in kernel.uses:
-            buffer, copied = codes.buffer(model, use)
+            flips = codes.flips(use)
+            product = bool(np.any(flips < 0)) and codes.per_channel > SMALL_CHANNEL
+            if product:
+                bias = bias_of(model, use) * flips
+                _replace_bias(model, use, bias)
+                edits.behind(use, "MUL", flips, schema.MulOptionsT())
+                report["products"] += 1
+                flips = np.ones_like(flips)
+            buffer, copied = codes.buffer(model, flips)
             if copied:
                 report["copies"].append(_describe(model, use, codes.size))
             edits.store(use, 1, "int8", buffer, codes.quantization(use))
@@ -75,22 +87,36 @@ def store_int8(model, kernels):
 
 
 class Codes:
-    """The int8 codes of one kernel, in as many copies as the signs of factors need."""
+    """The int8 codes of one kernel, which its uses share as far as signs agree."""
 
     def __init__(self, kernel):
-        self._kernel = kernel
+        self._axis = kernel.axis
         peaks = kernel.peaks
         self._peaks = np.where(peaks > 0, peaks, 1.0)
-        shape = [1] * kernel.values.ndim
-        shape[kernel.axis] = -1
-        self._shape = shape
-        codes = kernel.values * (LARGEST_CODE / self._peaks.reshape(shape))
-        self._codes = np.rint(codes).astype(np.int8)
-        self._signs, self._buffers = self._clusters()
+        # Positive where no factor matters.
+        self._signs = np.sign(sum(self._signs_of(use) for use in kernel.uses) + 0.5)
+        self._shape = [1] * kernel.values.ndim
+        self._shape[kernel.axis] = -1
+        by = self._signs * LARGEST_CODE / self._peaks
+        self._codes = np.rint(kernel.values * by.reshape(self._shape)).astype(np.int8)
+        self._buffers = {}
 
     @property
     def size(self):
         return self._codes.size
+
+    @property
+    def per_channel(self):
+        """How many codes a channel has."""
+        return self._codes.size // len(self._peaks)
+
+    def flips(self, use):
+        """int8 (channels,): -1 where a use has the other sign, else 1."""
+        return np.where(self._signs_of(use) * self._signs < 0, -1, 1).astype(np.int8)
+
+    def signed(self, flips):
+        """The codes (int8, in the shape of the kernel) with some channels negated."""
+        return self._codes * flips.reshape(self._shape)
 
     def scales(self, use):
         """float32 (channels,), positive: what a code stands for."""
@@ -99,44 +125,20 @@ class Codes:
         return (np.maximum(strength, least) / LARGEST_CODE).astype("float32")
 
     def quantization(self, use):
-        return flatbuffer.quantized(self.scales(use), axis=self._kernel.axis)
+        return flatbuffer.quantized(self.scales(use), axis=self._axis)
 
-    def signed(self, use):
-        """The codes (int8, shape of the kernel) that this use reads."""
-        signs = self._signs[self._cluster_of(use)]
-        signs = np.where(signs == 0, 1, signs).astype(np.int8)
-        return self._codes * signs.reshape(self._shape)
-
-    def buffer(self, model, use):
-        """(index, whether it is a copy for this use, made now)."""
-        cluster = self._cluster_of(use)
-        new = self._buffers[cluster] is None
+    def buffer(self, model, flips):
+        """(index of the codes with these flips, whether that is a copy made now)."""
+        key = flips.tobytes()
+        new = key not in self._buffers
         if new:
-            self._buffers[cluster] = flatbuffer.add_buffer(model, self.signed(use))
-        return self._buffers[cluster], new and cluster > 0
-
-    def _clusters(self):
-        """Sign patterns (0 where any will do), so few that a use fits one of them."""
-        patterns = []
-        for use in self._kernel.uses:
-            signs = self._signs_of(use)
-            for pattern in patterns:
-                if np.all(pattern * signs >= 0):
-                    np.copyto(pattern, signs, where=pattern == 0)
-                    break
-            else:
-                patterns.append(signs)
-        return patterns, [None] * len(patterns)
-
-    def _cluster_of(self, use):
-        signs = self._signs_of(use)
-        fits = [bool(np.all(pattern * signs >= 0)) for pattern in self._signs]
-        return fits.index(True)
+            self._buffers[key] = flatbuffer.add_buffer(model, self.signed(flips))
+        return self._buffers[key], new and bool(np.any(flips < 0))
 
     def _signs_of(self, use):
         strength = np.abs(use.factors) * self._peaks
         matters = strength > NEGLIGIBLE * strength.max()
-        return np.where(matters, np.sign(use.factors), 0).astype(np.int8)
+        return np.where(matters, np.sign(use.factors), 0)
 
 
 class _Edits:
@@ -212,18 +214,17 @@ class _Edits:
 
 def _multiply_behind(edits, use):
     """Takes the factors out of a convolution; True if its bias went, too."""
-    model, graph, operator = edits.model, use.graph, use.operator
+    model = edits.model
     bias = bias_of(model, use)
     factors = use.factors
     divisible = factors != 0
     inner = bias / np.where(divisible, factors, 1.0)
-    summed = bool(np.any(~divisible & (bias != 0)) or np.abs(inner).max() > LARGEST_BIAS)
+    summed = bool(
+        np.any(~divisible & (bias != 0)) or np.abs(inner).max() > LARGEST_BIAS
+    )
     if summed:
         inner = np.zeros_like(inner)
-    inputs = np.array(operator.inputs)
-    name = graph.tensors[operator.outputs[0]].name
-    inner = flatbuffer.add_constant(model, graph, name, inner.astype("float32"))
-    operator.inputs = np.array([*inputs[:2], inner], np.int32)
+    _replace_bias(model, use, inner)
     edits.behind(use, "MUL", factors, schema.MulOptionsT())
     if summed:
         edits.behind(use, "ADD", bias, schema.AddOptionsT())
@@ -252,6 +253,13 @@ def bias_of(model, use):
     if len(inputs) > 2:
         bias = flatbuffer.constant(model, use.graph, inputs[2])
     return np.zeros(len(use.factors)) if bias is None else bias.astype("float64")
+
+
+def _replace_bias(model, use, bias):
+    operator = use.operator
+    name = use.graph.tensors[operator.outputs[0]].name
+    index = flatbuffer.add_constant(model, use.graph, name, bias.astype("float32"))
+    operator.inputs = np.array([*operator.inputs[:2], index], np.int32)
 
 
 def _half(values):

@@ -33,7 +33,10 @@ def bytes_by_kind(data):
                 )
         for tensor in graph.tensors:
             if tensor.quantization is not None:
-                for vector in (tensor.quantization.scale, tensor.quantization.zeroPoint):
+                for vector in (
+                    tensor.quantization.scale,
+                    tensor.quantization.zeroPoint,
+                ):
                     scales[vector.tobytes()] = vector.nbytes
     found = dict.fromkeys(("kernels", "biases", "factors", "tables", "scales"), 0)
     found["scales"] = sum(scales.values())
