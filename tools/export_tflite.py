@@ -113,9 +113,8 @@ def lines(report, output):
             f"{row['delegated']}/{row['operators']}"
         )
         if row["fallbacks"]:
-            found += "; not: " + ", ".join(
-                f"{n} {k}" for k, n in row["fallbacks"].items()
-            )
+            others = (f"{number} {op}" for op, number in row["fallbacks"].items())
+            found += "; not: " + ", ".join(others)
         if row["inconclusive"]:
             found += f"; inconclusive: {row['classes']} classes"
         yield found

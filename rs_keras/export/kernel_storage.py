@@ -219,9 +219,8 @@ def _multiply_behind(edits, use):
     factors = use.factors
     divisible = factors != 0
     inner = bias / np.where(divisible, factors, 1.0)
-    summed = bool(
-        np.any(~divisible & (bias != 0)) or np.abs(inner).max() > LARGEST_BIAS
-    )
+    lost = np.any(~divisible & (bias != 0))
+    summed = bool(lost or np.abs(inner).max() > LARGEST_BIAS)
     if summed:
         inner = np.zeros_like(inner)
     _replace_bias(model, use, inner)

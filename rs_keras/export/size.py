@@ -32,11 +32,9 @@ def bytes_by_kind(data):
                     graph.tensors[index].buffer, _kind(name, position, graph, index)
                 )
         for tensor in graph.tensors:
-            if tensor.quantization is not None:
-                for vector in (
-                    tensor.quantization.scale,
-                    tensor.quantization.zeroPoint,
-                ):
+            found = tensor.quantization
+            if found is not None:
+                for vector in (found.scale, found.zeroPoint):
                     scales[vector.tobytes()] = vector.nbytes
     found = dict.fromkeys(("kernels", "biases", "factors", "tables", "scales"), 0)
     found["scales"] = sum(scales.values())
