@@ -11,7 +11,7 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # {layout of a .tflite file: its precisions}
 TFLITE_LAYOUTS = {
-    "signatures": ("float32", "float16", "int8_weights"),
+    "signatures": ("float32", "float16", "int8_weights", "int8"),
     "dynamic": ("float32", "float16", "int8_weights"),
 }
 
@@ -233,13 +233,24 @@ def define_export_tflite_flags():
         "precision",
         "int8_weights",
         sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
-        "Of the kernels: float32, float16, or 8-bit integers that are computed with "
-        "in float32.",
+        "float32, float16; int8_weights: kernels of 8-bit integers, computed with in "
+        "float32; int8: integers alone.",
     )
     flags.DEFINE_list(
         "resolutions", None, "With --layout=signatures: some of the trained ones."
     )
-    define_input_dtype()
+    flags.DEFINE_enum(
+        "input_dtype",
+        None,
+        ("float32", "uint8"),
+        "Of the images, RGB 0..255; default: float32, and uint8 with --precision=int8.",
+    )
+    flags.DEFINE_string(
+        "calibration_images",
+        None,
+        "With --precision=int8: a directory of images whose activations give the "
+        "ranges; default: some of the run's training set.",
+    )
     flags.DEFINE_enum(
         "verify", "on", ("on", "off"), "Compare the file with the network on images."
     )
@@ -251,7 +262,8 @@ def define_export_tflite_flags():
     flags.DEFINE_float(
         "min_agreement",
         None,
-        "Share of images whose class must be the network's; default: 0.99.",
+        "Share of images whose class must be the network's; default: 0.99, and 0.97 "
+        "with --precision=int8.",
         lower_bound=0.0,
         upper_bound=1.0,
     )

@@ -17,6 +17,8 @@ from rs_keras import workdir as workdir_lib
 
 # Enough for an agreement of 0.99 to mean something; a minute for a large network.
 VERIFY_IMAGES = 200
+# Ranges hardly grow beyond them.
+CALIBRATION_IMAGES = 100
 
 
 def main():
@@ -48,15 +50,25 @@ def main():
                 "--verify_images go with --verify=on. "
                 f"Received: --verify=off --verify_images={values.verify_images}"
             )
-        tflite.check_options(values.layout, values.precision)
+        if values.calibration_images and values.precision != "int8":
+            raise ValueError(
+                "--calibration_images go with --precision=int8. "
+                f"Received: --precision={values.precision} "
+                f"--calibration_images={values.calibration_images}"
+            )
+        tflite.check_options(values.layout, values.precision, values.input_dtype)
         build.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         chosen = tflite.check_resolutions(model, values.layout, resolutions)
-        images = None
-        if values.verify == "on":
-            sides = tflite.resolutions_to_verify(values.layout, chosen)
-            with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
-                images = _images(workdir, model, sides, values.verify_images)
+        images = calibration = None
+        with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
+            if values.verify == "on":
+                sides = tflite.resolutions_to_verify(values.layout, chosen)
+                images = _images(workdir, model, sides, "verify", values.verify_images)
+            if values.precision == "int8":
+                calibration = _images(
+                    workdir, model, chosen, "calibration", values.calibration_images
+                )
         print(f"Converting {model.name} ({values.layout}, {values.precision})")
         data, report = tflite.convert(
             model,
@@ -64,6 +76,8 @@ def main():
             values.precision,
             resolutions=resolutions,
             input_dtype=values.input_dtype,
+            calibration=calibration,
+            threads=values.threads,
         )
     if images is None:
         report["verification"] = "off"
@@ -120,24 +134,32 @@ def lines(report, output):
         yield found
 
 
-def _images(workdir, model, sides, directory):
-    """{resolution: uint8 (N, r, r, 3)} to verify with."""
+def _images(workdir, model, sides, purpose, directory):
+    """{resolution: uint8 (N, r, r, 3)} of a directory, or of the run's own data.
+
+    Args:
+        purpose: "verify" or "calibration", which has the training set.
+    """
     from rs_keras.data import samples
     from rs_keras.data import sources
 
+    split, count = {
+        "verify": ("val", VERIFY_IMAGES),
+        "calibration": ("train", CALIBRATION_IMAGES),
+    }[purpose]
     if directory:
-        return samples.of_directory(directory, sides, VERIFY_IMAGES)
+        return samples.of_directory(directory, sides, count)
     try:
-        source = sources.open_source(workdir.flag("dataset"), "val")
+        source = sources.open_source(workdir.flag("dataset"), split)
     except (ValueError, OSError) as error:
         raise ValueError(
-            "The run's validation set is not there; name images with --verify_images=, "
-            f"or --verify=off. Received: {error}"
+            f"The run's data is not there; name images with --{purpose}_images=. "
+            f"Received: {error}"
         ) from error
     return samples.of_source(
         source,
         sides,
-        VERIFY_IMAGES,
+        count,
         preprocessing=workdir.flag("preprocessing", "rsnet"),
         largest=model.resolutions[0],
     )

@@ -156,6 +156,13 @@ def quantized(scale, zero_point=0, axis=0):
     return parameters
 
 
+def signature_entry(name, index):
+    """An input or output of a signature."""
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    return entry
+
+
 def make_operator(model, name, inputs, outputs, options=None, version=1):
     """An operator that stands in no graph yet.
 
@@ -164,7 +171,7 @@ def make_operator(model, name, inputs, outputs, options=None, version=1):
         options: an object of the schema, `AddOptionsT` say, or None.
     """
     operator = schema.OperatorT()
-    operator.opcodeIndex = _operator_code(model, getattr(OPERATORS, name), version)
+    operator.opcodeIndex = operator_code(model, name, version)
     operator.inputs = np.array(inputs, np.int32)
     operator.outputs = np.array(outputs, np.int32)
     if options is not None:
@@ -174,7 +181,9 @@ def make_operator(model, name, inputs, outputs, options=None, version=1):
     return operator
 
 
-def _operator_code(model, builtin, version):
+def operator_code(model, name, version):
+    """The index of an operator's code, which is added where it is missing."""
+    builtin = getattr(OPERATORS, name)
     for index, code in enumerate(model.operatorCodes):
         if (code.builtinCode, code.version) == (builtin, version):
             return index

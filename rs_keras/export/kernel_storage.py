@@ -79,7 +79,7 @@ def store_int8(model, kernels):
                 flips = np.ones_like(flips)
             buffer, copied = codes.buffer(model, flips)
             if copied:
-                report["copies"].append(_describe(model, use, codes.size))
+                report["copies"].append(describe(model, use, codes.size))
             edits.store(use, 1, "int8", buffer, codes.quantization(use))
     _halve_tables(edits)
     edits.apply()
@@ -271,7 +271,7 @@ def _half(values):
     return values.astype("float16")
 
 
-def _describe(model, use, size):
+def describe(model, use, size):
     """Which use has a copy of its own, for the report."""
     signature = next(
         definition.signatureKey.decode()

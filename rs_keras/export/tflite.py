@@ -8,7 +8,9 @@ import tempfile
 import tensorflow as tf
 
 from rs_keras import flag_definitions
+from rs_keras.export import calibration as calibration_lib
 from rs_keras.export import flatbuffer
+from rs_keras.export import integer as integer_lib
 from rs_keras.export import kernel_storage
 from rs_keras.export import network as network_lib
 from rs_keras.export import output
@@ -21,8 +23,8 @@ INPUT_DTYPES = ("float32", "uint8")
 DYNAMIC_KEY = "serving_default"
 
 
-def check_options(layout, precision):
-    """Raises ValueError unless a file can have both."""
+def check_options(layout, precision, input_dtype=None):
+    """Raises ValueError unless a file can have them all."""
     if layout not in LAYOUTS:
         raise ValueError(
             f"`layout` must be one of {tuple(LAYOUTS)}. Received: layout={layout!r}"
@@ -31,6 +33,15 @@ def check_options(layout, precision):
         raise ValueError(
             f"`precision` of the layout {layout} must be one of {LAYOUTS[layout]}. "
             f"Received: precision={precision!r}"
+        )
+    if input_dtype not in (None, *INPUT_DTYPES):
+        raise ValueError(
+            f"`input_dtype` must be one of {INPUT_DTYPES}. "
+            f"Received: input_dtype={input_dtype!r}"
+        )
+    if precision == "int8" and input_dtype == "float32":
+        raise ValueError(
+            "The image of precision int8 is uint8. Received: input_dtype='float32'"
         )
 
 
@@ -50,20 +61,32 @@ def report_path(path):
 
 
 def convert(
-    model, layout, precision="float32", *, resolutions=None, input_dtype="float32"
+    model,
+    layout,
+    precision="float32",
+    *,
+    resolutions=None,
+    input_dtype=None,
+    calibration=None,
+    threads=0,
 ):
     """The bytes of a .tflite file.
 
     Layout "signatures": `r224` and so on, one for each resolution, `image` (1, 224,
     224, 3). Layout "dynamic": `serving_default`, `image` (N, H, W, 3), of any size,
     with the batch normalization of round(sqrt(H * W)). Both give `logits` and
-    `probabilities`, (N, num_classes) float32, of RGB 0..255.
+    `probabilities`, (N, num_classes), of RGB 0..255; float32, but for precision "int8",
+    where they are int8 with a scale and a zero point.
 
     Args:
         model: `Classifier`.
         layout, precision: see `LAYOUTS`.
         resolutions: with "signatures", some of the model's; default: all.
-        input_dtype: of `image`, "float32" or "uint8".
+        input_dtype: of `image`, "float32" or "uint8"; default: float32, and uint8 with
+            "int8", which has no other.
+        calibration: with "int8", {resolution: uint8 (N, r, r, 3)}: images that activate
+            the network as those in use will.
+        threads: for the calibration; 0 for LiteRT's default.
 
     Returns:
         (bytes, report: {"layout", "precision", "resolutions", "classes", "bytes",
@@ -72,13 +95,16 @@ def convert(
     Raises:
         ValueError: an argument breaks these rules, or the network cannot be exported.
     """
-    check_options(layout, precision)
-    if input_dtype not in INPUT_DTYPES:
-        raise ValueError(
-            f"`input_dtype` must be one of {INPUT_DTYPES}. "
-            f"Received: input_dtype={input_dtype!r}"
-        )
+    check_options(layout, precision, input_dtype)
     resolutions = check_resolutions(model, layout, resolutions)
+    integer = precision == "int8"
+    if integer and (calibration is None or set(resolutions) - set(calibration)):
+        raise ValueError(
+            f"int8 needs `calibration` images at {resolutions}. "
+            f"Received: {calibration and tuple(calibration)}"
+        )
+    # Integers come of a float graph, whose image is read as it is.
+    input_dtype = "float32" if integer else input_dtype or "float32"
     network = network_lib.InferenceNetwork(model)
     if layout == "signatures":
         functions = _signatures(network, resolutions, input_dtype)
@@ -88,7 +114,11 @@ def convert(
     flatbuffer.subset(parsed, list(functions))
     flatbuffer.shorten_names(parsed)
     kernels = weight_sharing.find(parsed)
-    if precision == "int8_weights":
+    if integer:
+        images = {f"r{r}": calibration[r].astype("float32") for r in resolutions}
+        ranges = calibration_lib.ranges(flatbuffer.write(parsed), images, threads)
+        stored = integer_lib.make_integer(parsed, kernels, ranges)
+    elif precision == "int8_weights":
         stored = kernel_storage.store_int8(parsed, kernels)
     else:
         stored = kernel_storage.store_float(parsed, kernels, precision == "float16")
