@@ -107,10 +107,10 @@ def convert(
     input_dtype = "float32" if integer else input_dtype or "float32"
     network = network_lib.InferenceNetwork(model)
     if layout == "signatures":
-        functions = _signatures(network, resolutions, input_dtype)
+        functions = static_functions(network, resolutions, input_dtype)
     else:
-        functions = _dynamic(network, input_dtype)
-    parsed = flatbuffer.read(_stock(network, functions))
+        functions = dynamic_function(network, input_dtype)
+    parsed = flatbuffer.read(stock(network, functions))
     flatbuffer.subset(parsed, list(functions))
     flatbuffer.shorten_names(parsed)
     kernels = weight_sharing.find(parsed)
@@ -175,7 +175,7 @@ def signatures_to_verify(report, images):
     ]
 
 
-def _signatures(network, resolutions, input_dtype):
+def static_functions(network, resolutions, input_dtype):
     """{signature: concrete function} of static shapes."""
 
     def make(resolution):
@@ -193,7 +193,7 @@ def _signatures(network, resolutions, input_dtype):
     return {f"r{resolution}": make(resolution) for resolution in resolutions}
 
 
-def _dynamic(network, input_dtype):
+def dynamic_function(network, input_dtype):
     """{signature: concrete function} of one graph for images of all sizes."""
     table = tf.constant(network.table)
 
@@ -210,7 +210,7 @@ def _outputs(network, image, private):
     return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
 
-def _stock(network, functions):
+def stock(network, functions):
     """What TensorFlow's converter makes of the functions, as bytes."""
     module = tf.Module()
     module.weights = network.variables
