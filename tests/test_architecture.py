@@ -34,6 +34,7 @@ RANKS = {
     "rs_keras.train_config": 0,
     "rs_keras.flag_definitions": 0,
     "rs_keras.workdir": 1,
+    "rs_keras.latency_budget": 1,
     "rs_keras.resolutions": 0,
     # Below all of it: quantization does not know what a resolution is.
     "quant.tfmot": -1,
