@@ -11,7 +11,7 @@ MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # {layout of a .tflite file: its precisions}
 TFLITE_LAYOUTS = {
-    "signatures": ("float32", "float16", "int8_weights", "int8"),
+    "signatures": ("float32", "float16", "int8_weights", "int8", "lq"),
     "dynamic": ("float32", "float16", "int8_weights"),
 }
 
@@ -234,7 +234,7 @@ def define_export_tflite_flags():
         "int8_weights",
         sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
         "float32, float16; int8_weights: kernels of 8-bit integers, computed with in "
-        "float32; int8: integers alone.",
+        "float32; int8: integers alone; lq: as int8, of a low-bit network.",
     )
     flags.DEFINE_list(
         "resolutions", None, "With --layout=signatures: some of the trained ones."

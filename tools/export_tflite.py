@@ -50,12 +50,6 @@ def main():
                 "--verify_images go with --verify=on. "
                 f"Received: --verify=off --verify_images={values.verify_images}"
             )
-        if values.calibration_images and values.precision != "int8":
-            raise ValueError(
-                "--calibration_images go with --precision=int8. "
-                f"Received: --precision={values.precision} "
-                f"--calibration_images={values.calibration_images}"
-            )
         tflite.check_options(values.layout, values.precision, values.input_dtype)
         build.set_threads(values.threads)
         model = keras_file.load(workdir.path)
@@ -65,7 +59,7 @@ def main():
             if values.verify == "on":
                 sides = tflite.resolutions_to_verify(values.layout, chosen)
                 images = _images(workdir, model, sides, "verify", values.verify_images)
-            if values.precision == "int8":
+            if tflite.needs_calibration(model, values.precision):
                 calibration = _images(
                     workdir, model, chosen, "calibration", values.calibration_images
                 )

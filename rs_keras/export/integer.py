@@ -2,50 +2,42 @@
 
 LiteRT's 8-bit specification: activations have a scale and a zero point, kernels a scale
 for each channel, biases 32 bits in units of input scale times kernel scale. The codes
-of a kernel are computed once, from what its copies share (`kernel_storage.Codes`).
+of a kernel are computed once, from what its copies share (`codes.Codes`).
+
+A convolution of one pixel, depthwise, is whatever else works channel by channel: a
+normalization that stands alone, and each step of a low-bit quantizer of activations,
+which saturates on both sides of its threshold.
 """
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from rs_keras.export import codes as codes_lib
 from rs_keras.export import flatbuffer
+from rs_keras.export import integer_graph
 from rs_keras.export import kernel_storage
+from rs_keras.export import staircase as staircase_lib
 from rs_keras.export import weight_sharing
 
-_LOWEST, _HIGHEST = -128, 127
-# {operator: its version for int8}
-_VERSIONS = {
-    "ADD": 2,
-    "AVERAGE_POOL_2D": 2,
-    "CONV_2D": 3,
-    "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 12,
-    "MAX_POOL_2D": 2,
-    "MEAN": 2,
-    "PAD": 2,
-    "SOFTMAX": 2,
-}
 # Their output is some of their input: it keeps the parameters.
 _SAME = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD")
 # A softmax has no other parameters.
-_SOFTMAX = (1 / 256, _LOWEST)
-# How far a bias may go: the sums of a channel need the rest of the 32 bits.
-_LARGEST_BIAS = 2**30
-# Of the output's step; a channel this weak is constant, and its multiplier is still
-# one that every runtime can represent.
-_WEAKEST = 2**-26
+_SOFTMAX = (1 / 256, integer_graph.LOWEST)
+# Steps of the output for a step of the input of a convolution that only saturates.
+_STEEP = 8 * codes_lib.LARGEST_CODE
 
 
-def make_integer(model, kernels, ranges):
+def make_integer(model, kernels, ranges, book=False):
     """Changes every tensor of a model to integers, in place.
 
-    `image` becomes uint8, and stands for itself divided by 255; `logits` and
-    `probabilities` become int8 with parameters of their own.
+    `image` becomes uint8, with a scale that says what the network reads (1 / 255 where
+    it divides by 255); `logits` and `probabilities` become int8.
 
     Args:
         model: `ModelT` of static float signatures.
         kernels: list of `weight_sharing.SharedKernel` of that model.
         ranges: {signature: {tensor: (smallest, largest)}} of that model.
+        book: see `codes.Codes`.
 
     Returns:
         As `kernel_storage.store_int8`.
@@ -53,10 +45,11 @@ def make_integer(model, kernels, ranges):
     Raises:
         ValueError: an operator that has no rule here, named.
     """
-    report = {"kernels": len(kernels), "copies": [], "products": 0, "sums": 0}
+    report = kernel_storage.new_report(kernels)
     uses = {}
     for kernel in kernels:
-        codes = kernel_storage.Codes(kernel)
+        codes = codes_lib.Codes(kernel, book)
+        kernel_storage.count_error(report, codes)
         for use in kernel.uses:
             uses[id(use.operator)] = (kernel, codes, use)
     for signature in model.signatureDefs:
@@ -66,122 +59,114 @@ def make_integer(model, kernels, ranges):
     return report
 
 
-class _Graph:
+class _Graph(integer_graph.IntegerGraph):
     """One graph on its way from float to integers."""
 
     def __init__(self, model, graph, ranges, uses, report):
-        self.model = model
-        self.graph = graph
+        super().__init__(model, graph)
         self._ranges = ranges
         self._uses = uses
         self._report = report
-        self._parameters = {}  # {tensor: (scale, zero point)}
-        self._operators = []
+        self._same = {}  # {tensor: the one that has its values}
 
     def convert(self):
-        graph, operators = self.graph, self.graph.operators
-        operators = self._take_image(operators)
-        for operator in operators:
+        graph = self.graph
+        todo = list(graph.operators)
+        self._image(todo)
+        staircases = staircase_lib.find(self.model, graph)
+        inner = {other for found in staircases.values() for other in found.others}
+        self._fixed = self._fixed_parameters(todo, staircases)
+        while todo:
+            operator = todo.pop(0)
+            operator.inputs = np.array(
+                [self._same.get(int(i), int(i)) for i in operator.inputs], np.int32
+            )
             name = flatbuffer.operator_name(self.model, operator)
-            if name in weight_sharing.KERNEL_AXES:
+            if id(operator) in inner:
+                continue
+            if id(operator) in staircases:
+                self._staircase(staircases[id(operator)])
+            elif name in weight_sharing.KERNEL_AXES and id(operator) in self._uses:
                 self._convolution(name, operator)
-            elif name in _VERSIONS:
+            elif name in ("QUANTIZE", "DEQUANTIZE"):
+                # 8-bit ranges of training: `_fixed_parameters` has seen to them.
+                self._same[int(operator.outputs[0])] = int(operator.inputs[0])
+            elif name in ("MUL", "ADD") and self.constant(operator) is not None:
+                self._affine(name, operator, todo)
+            elif name in integer_graph.VERSIONS:
                 self._plain(name, operator)
             else:
-                tensor = graph.tensors[operator.outputs[0]].name.decode()
+                layer = graph.tensors[operator.outputs[0]].name.decode()
                 raise ValueError(
-                    "int8 has rules for convolutions, dense layers, pooling, padding, "
-                    f"sums and softmax. Received: {name}, in {tensor or 'the network'}"
+                    "int8 and lq have rules for convolutions, dense layers, pooling, "
+                    "padding, sums, softmax and LQ-Nets' quantizers. "
+                    f"Received: {name}, in {layer or 'the network'}"
                 )
-            self._operators.append(operator)
-        graph.operators = self._operators
-        for index, (scale, zero_point) in self._parameters.items():
-            tensor = graph.tensors[index]
-            tensor.type = flatbuffer.TYPES.INT8
-            tensor.quantization = flatbuffer.quantized(scale, zero_point)
-        image = graph.tensors[graph.inputs[0]]
-        image.type = flatbuffer.TYPES.UINT8
-        image.quantization = flatbuffer.quantized(1 / 255, 0)
+        self.finish(self._same)
 
-    def _take_image(self, operators):
-        """Turns uint8 into int8, and scales by saying so; returns what is left."""
-        image = self.graph.inputs[0]
+    def _image(self, todo):
+        """uint8 to int8; where it is scaled by one number, by saying so."""
+        image = int(self.graph.inputs[0])
         tensor = self.graph.tensors[image]
-        integer = flatbuffer.add_tensor(
-            self.graph, tensor.name, None, "int8", like=tensor
-        )
-        self._parameters[integer] = (1 / 255, _LOWEST)
-        self._operators.append(
-            flatbuffer.make_operator(
-                self.model, "QUANTIZE", [image], [integer], schema.QuantizeOptionsT(), 2
-            )
-        )
-        first, *rest = operators
+        first = todo[0]
         name = flatbuffer.operator_name(self.model, first)
-        factor = flatbuffer.constant(self.model, self.graph, first.inputs[1])
-        if name != "MUL" or image not in first.inputs or factor is None:
-            raise ValueError(
-                "int8 needs an image that is scaled first. "
-                f"Received: a network that starts with {name}"
-            )
-        scaled, offset = int(first.outputs[0]), None
-        if flatbuffer.operator_name(self.model, rest[0]) == "ADD":
-            offset = flatbuffer.constant(self.model, self.graph, rest[0].inputs[1])
-        if factor.size > 1 and offset is not None:
-            self._standardize(integer, factor, offset, int(rest[0].outputs[0]))
-            return rest[1:]
-        for operator in rest:
+        scale = 1.0
+        factor = self.constant(first) if name == "MUL" else None
+        if factor is not None and factor.size == 1:
+            scale = float(factor.max())
+            self._same[int(first.outputs[0])] = image
+            del todo[0]
+        integer = self.add_tensor(tensor, (scale, integer_graph.LOWEST))
+        for operator in todo:
             operator.inputs = np.where(
-                operator.inputs == scaled, integer, operator.inputs
+                operator.inputs == image, integer, operator.inputs
             )
-        self._parameters[integer] = (float(factor.max()), _LOWEST)
-        return rest
+        self._same = dict.fromkeys(self._same, integer)
+        tensor.type = flatbuffer.TYPES.UINT8
+        tensor.quantization = flatbuffer.quantized(scale, 0)
+        self.add("QUANTIZE", [image], integer, schema.QuantizeOptionsT(), 2)
 
-    def _standardize(self, source, factor, offset, target):
-        """`factor * image + offset` of each channel, as a convolution of one pixel."""
-        self._parameters[target] = self._calibrated(target)
-        scale_in, _ = self._parameters[source]
-        # The image stands for itself divided by 255.
-        scales = 255 * factor.astype("float64") / kernel_storage.LARGEST_CODE
-        codes = np.full((1, 1, 1, factor.size), kernel_storage.LARGEST_CODE, np.int8)
-        unit = scale_in * scales
-        constants = [
-            (codes, flatbuffer.quantized(scales, axis=3)),
-            (np.rint(offset / unit).astype(np.int32), flatbuffer.quantized(unit)),
-        ]
-        inputs = [
-            flatbuffer.add_constant(self.model, self.graph, b"", values, parameters)
-            for values, parameters in constants
-        ]
-        options = schema.DepthwiseConv2DOptionsT()
-        options.padding = schema.Padding.VALID
-        options.strideW = options.strideH = options.depthMultiplier = 1
-        self._operators.append(
-            flatbuffer.make_operator(
-                self.model,
-                "DEPTHWISE_CONV_2D",
-                [source, *inputs],
-                [target],
-                options,
-                _VERSIONS["DEPTHWISE_CONV_2D"],
-            )
-        )
+    def _fixed_parameters(self, todo, staircases):
+        """{tensor: parameters} that are no matter of calibration.
+
+        What feeds staircases alone needs no range beyond the highest threshold; what
+        was trained with a range of 8 bits keeps it.
+        """
+        readers = {}
+        for operator in todo:
+            for index in operator.inputs:
+                readers.setdefault(int(index), []).append(operator)
+        fixed = {}
+        for found in staircases.values():
+            if {id(op) for op in readers[found.source]} <= found.others:
+                highest = found.thresholds[-1] * (1 + 2 / integer_graph.CODES)
+                fixed[found.source] = (
+                    highest / integer_graph.CODES,
+                    integer_graph.LOWEST,
+                )
+        for operator in todo:
+            if flatbuffer.operator_name(self.model, operator) == "QUANTIZE":
+                tensor = self.graph.tensors[operator.outputs[0]]
+                shift = (
+                    integer_graph.LOWEST if flatbuffer.dtype(tensor) == "uint8" else 0
+                )
+                fixed[int(operator.inputs[0])] = (
+                    float(tensor.quantization.scale[0]),
+                    int(tensor.quantization.zeroPoint[0]) + shift,
+                )
+        return fixed
 
     def _convolution(self, name, operator):
         kernel, codes, use = self._uses[id(operator)]
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
-        scale_in, _ = self._parameters[source]
-        scale_out, _ = self._parameters[target] = self._calibrated(target)
+        self.parameters[target] = self._calibrated(target)
         bias = kernel_storage.bias_of(self.model, use)
-        flips = codes.flips(use)
-        buffer, copied = codes.buffer(self.model, flips)
+        buffer, copied = codes.buffer(self.model, codes.flips(use))
         if copied:
             copy = kernel_storage.describe(self.model, use, codes.size)
             self._report["copies"].append(copy)
         scales = codes.scales(use).astype("float64")
-        weakest = _WEAKEST * scale_out / scale_in
-        room = np.abs(bias) / (_LARGEST_BIAS * scale_in)
-        scales = np.maximum(scales, np.maximum(weakest, room)).astype("float32")
+        scales = self.safe_scales(scales, bias, source, target)
         old = self.graph.tensors[operator.inputs[1]]
         stored = flatbuffer.add_tensor(
             self.graph,
@@ -191,44 +176,101 @@ class _Graph:
             buffer=buffer,
             quantization=flatbuffer.quantized(scales, axis=kernel.axis),
         )
-        unit = np.float64(np.float32(scale_in)) * scales
-        integers = np.rint(bias / unit).astype(np.int32)
-        bias = flatbuffer.add_constant(
-            self.model,
-            self.graph,
-            old.name,
-            integers,
-            flatbuffer.quantized(unit),
-        )
+        bias = self.add_bias(bias, scales, source)
         operator.inputs = np.array([source, stored, bias], np.int32)
-        self._set_version(name, operator)
+        self.keep(name, operator)
+
+    def _affine(self, name, operator, todo):
+        """`act(factor * x + offset)` of each channel."""
+        values = self.constant(operator).astype("float64").reshape(-1)
+        factor, offset = (values, 0.0) if name == "MUL" else (1.0, values)
+        last = operator
+        if name == "MUL" and todo and last.outputs[0] in todo[0].inputs:
+            following = flatbuffer.operator_name(self.model, todo[0])
+            added = self.constant(todo[0])
+            if following == "ADD" and added is not None:
+                last = todo.pop(0)
+                offset = added.astype("float64").reshape(-1)
+        source, target = int(operator.inputs[0]), int(last.outputs[0])
+        channels = int(self.graph.tensors[source].shape[-1])
+        self.parameters[target] = self._calibrated(target)
+        factor, offset = (np.broadcast_to(v, channels) for v in (factor, offset))
+        self.pixel(
+            source, target, factor, offset, last.builtinOptions.fusedActivationFunction
+        )
+
+    def _staircase(self, found):
+        """The sum of its steps, each of which is either 0 or its height."""
+        source = self._same.get(found.source, found.source)
+        scale_in, zero_in = self.parameters[source]
+        tensor = self.graph.tensors[source]
+        if found.levels[0] != 0:
+            raise ValueError(
+                "int8 and lq need quantizers of activations with a level of 0. "
+                f"Received: {found.levels[0]:g}, in {tensor.name.decode()}"
+            )
+        top = found.levels[-1]
+        shares = found.levels[None] / top
+        codes = np.arange(integer_graph.CODES, integer_graph.CODES // 2, -1)[:, None]
+        error = np.abs(np.rint(shares * codes) / codes - shares).max(axis=1)
+        scale = float(np.float32(top / codes[error.argmin(), 0]))
+        report = self._report
+        report["level_error"] = max(report["level_error"], float(error.min()))
+        total = None
+        steps = zip(found.thresholds, np.diff(found.levels), strict=True)
+        for number, (threshold, height) in enumerate(steps, start=1):
+            alone = len(found.thresholds) == 1
+            step = found.target if alone else self.add_tensor(tensor, None)
+            height_scale = (
+                scale if alone else float(np.float32(height / integer_graph.CODES))
+            )
+            self.parameters[step] = (height_scale, integer_graph.LOWEST)
+            # Between two codes of the input, and as steep as it takes.
+            edge = (np.floor(threshold / scale_in) + 0.5) * scale_in
+            slope = _STEEP * height_scale / scale_in
+            channels = int(tensor.shape[-1])
+            middle = (integer_graph.CODES / 2) * height_scale - slope * edge
+            self.pixel(
+                source, step, np.full(channels, slope), np.full(channels, middle), 0
+            )
+            if total is None:
+                total = step
+                continue
+            last = number == len(found.thresholds)
+            added = found.target if last else self.add_tensor(tensor, None)
+            self.parameters[added] = (scale, integer_graph.LOWEST)
+            self.add("ADD", [total, step], added, schema.AddOptionsT())
+            total = added
 
     def _plain(self, name, operator):
         source, target = int(operator.inputs[0]), int(operator.outputs[0])
         for index in operator.inputs:
             tensor = self.graph.tensors[index]
-            if flatbuffer.dtype(tensor) == "float32" and index not in self._parameters:
+            if flatbuffer.dtype(tensor) == "float32" and index not in self.parameters:
                 raise ValueError(
-                    "int8 has no rule for constants of an operator that is no "
-                    f"convolution. Received: {name}, in {tensor.name.decode()}"
+                    "int8 and lq have no rule for constants of this operator. "
+                    f"Received: {name}, in {tensor.name.decode() or 'the network'}"
                 )
         if name in _SAME:
-            self._parameters[target] = self._parameters[source]
+            self.parameters[target] = self.parameters[source]
         elif name == "SOFTMAX":
-            self._parameters[target] = _SOFTMAX
+            self.parameters[target] = _SOFTMAX
         else:
-            self._parameters[target] = self._calibrated(target)
-        self._set_version(name, operator)
+            self.parameters[target] = self._calibrated(target)
+        self.keep(name, operator)
 
     def _calibrated(self, index):
         """(scale, zero point) of a range, which holds 0."""
+        if index in self._fixed:
+            return self._fixed[index]
         low, high = self._ranges[index]
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / (_HIGHEST - _LOWEST), 1e-8)
-        zero_point = int(np.clip(round(_LOWEST - low / scale), _LOWEST, _HIGHEST))
-        return float(np.float32(scale)), zero_point
-
-    def _set_version(self, name, operator):
-        operator.opcodeIndex = flatbuffer.operator_code(
-            self.model, name, _VERSIONS[name]
+        scale = max((high - low) / integer_graph.CODES, 1e-8)
+        zero_point = int(
+            np.clip(
+                round(integer_graph.LOWEST - low / scale),
+                integer_graph.LOWEST,
+                integer_graph.HIGHEST,
+            )
         )
+        return float(np.float32(scale)), zero_point

@@ -3,16 +3,13 @@
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from rs_keras.export import codes as codes_lib
 from rs_keras.export import flatbuffer
 from rs_keras.export import weight_sharing
 
 # A bias divided by its factor may not be larger: half precision, in which GPUs compute,
 # has room up to 65504 for the sums that it is added to.
 LARGEST_BIAS = 1e4
-# Against the largest of a kernel; a channel whose factor makes it smaller is as good as
-# constant, whatever its sign.
-NEGLIGIBLE = 1e-5
-LARGEST_CODE = 127
 # Codes of a channel up to which a copy of the kernel costs less than a product.
 SMALL_CHANNEL = 16
 # The first versions of DEQUANTIZE that take half precision, and a scale a channel.
@@ -32,11 +29,13 @@ def store_float(model, kernels, half=False):
         half: store float16.
 
     Returns:
-        {"kernels", "copies": uses with an own copy, "products": convolutions with
-        a product behind them, "sums": those with a sum as well}.
+        {"kernels": number, "copies": uses with an own copy, "products": convolutions
+        with a product behind them, "sums": those with a sum as well, "code_error": the
+        largest distance of a value from what its code stands for, as a share of its
+        channel's largest, "level_error": the same for levels of low-bit quantizers}.
     """
     edits = _Edits(model)
-    report = {"kernels": len(kernels), "copies": [], "products": 0, "sums": 0}
+    report = new_report(kernels)
     for kernel in kernels:
         values = kernel.values
         if half:
@@ -54,7 +53,7 @@ def store_float(model, kernels, half=False):
     return report
 
 
-def store_int8(model, kernels):
+def store_int8(model, kernels, book=False):
     """Each kernel once, as int8 codes with a scale for each channel; computed in float.
 
     The codes are `round(127 K / max|K|)` of each channel, with the sign that its factor
@@ -62,12 +61,13 @@ def store_int8(model, kernels):
     Where a resolution has another sign, the convolution is followed by a product with
     -1 and 1, or, which is less for a small kernel, reads a copy of the codes.
 
-    Args and returns: as `store_float`.
+    Args and returns: as `store_float`; book: see `codes.Codes`.
     """
     edits = _Edits(model)
-    report = {"kernels": len(kernels), "copies": [], "products": 0, "sums": 0}
+    report = new_report(kernels)
     for kernel in kernels:
-        codes = Codes(kernel)
+        codes = codes_lib.Codes(kernel, book)
+        count_error(report, codes)
         for use in kernel.uses:
             flips = codes.flips(use)
             product = bool(np.any(flips < 0)) and codes.per_channel > SMALL_CHANNEL
@@ -84,61 +84,6 @@ def store_int8(model, kernels):
     _halve_tables(edits)
     edits.apply()
     return report
-
-
-class Codes:
-    """The int8 codes of one kernel, which its uses share as far as signs agree."""
-
-    def __init__(self, kernel):
-        self._axis = kernel.axis
-        peaks = kernel.peaks
-        self._peaks = np.where(peaks > 0, peaks, 1.0)
-        # Positive where no factor matters.
-        self._signs = np.sign(sum(self._signs_of(use) for use in kernel.uses) + 0.5)
-        self._shape = [1] * kernel.values.ndim
-        self._shape[kernel.axis] = -1
-        by = self._signs * LARGEST_CODE / self._peaks
-        self._codes = np.rint(kernel.values * by.reshape(self._shape)).astype(np.int8)
-        self._buffers = {}
-
-    @property
-    def size(self):
-        return self._codes.size
-
-    @property
-    def per_channel(self):
-        """How many codes a channel has."""
-        return self._codes.size // len(self._peaks)
-
-    def flips(self, use):
-        """int8 (channels,): -1 where a use has the other sign, else 1."""
-        return np.where(self._signs_of(use) * self._signs < 0, -1, 1).astype(np.int8)
-
-    def signed(self, flips):
-        """The codes (int8, in the shape of the kernel) with some channels negated."""
-        return self._codes * flips.reshape(self._shape)
-
-    def scales(self, use):
-        """float32 (channels,), positive: what a code stands for."""
-        strength = np.abs(use.factors) * self._peaks
-        least = max(1e-9 * strength.max(), 1e-30)
-        return (np.maximum(strength, least) / LARGEST_CODE).astype("float32")
-
-    def quantization(self, use):
-        return flatbuffer.quantized(self.scales(use), axis=self._axis)
-
-    def buffer(self, model, flips):
-        """(index of the codes with these flips, whether that is a copy made now)."""
-        key = flips.tobytes()
-        new = key not in self._buffers
-        if new:
-            self._buffers[key] = flatbuffer.add_buffer(model, self.signed(flips))
-        return self._buffers[key], new and bool(np.any(flips < 0))
-
-    def _signs_of(self, use):
-        strength = np.abs(use.factors) * self._peaks
-        matters = strength > NEGLIGIBLE * strength.max()
-        return np.where(matters, np.sign(use.factors), 0)
 
 
 class _Edits:
@@ -243,6 +188,18 @@ def _halve_tables(edits):
                     buffer = flatbuffer.add_buffer(model, _half(values))
                     place = weight_sharing.Use(graph, operator, None)
                     edits.store(place, position, "float16", buffer)
+
+
+def new_report(kernels):
+    """What a way of storing kernels returns, with nothing counted yet."""
+    counts = {"copies": [], "products": 0, "sums": 0}
+    return {"kernels": len(kernels), **counts, "code_error": 0.0, "level_error": 0.0}
+
+
+def count_error(report, codes):
+    """Takes the error of a kernel's `codes.Codes` into a report."""
+    name = "level_error" if codes.levels else "code_error"
+    report[name] = max(report[name], codes.error)
 
 
 def bias_of(model, use):

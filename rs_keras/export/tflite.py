@@ -7,6 +7,7 @@ import tempfile
 
 import tensorflow as tf
 
+from quant import quantizers
 from rs_keras import flag_definitions
 from rs_keras.export import calibration as calibration_lib
 from rs_keras.export import flatbuffer
@@ -17,6 +18,8 @@ from rs_keras.export import output
 from rs_keras.export import size
 from rs_keras.export import verify
 from rs_keras.export import weight_sharing
+from rs_keras.layers import conv_bn
+from rs_keras.layers import quantization
 
 LAYOUTS = flag_definitions.TFLITE_LAYOUTS
 INPUT_DTYPES = ("float32", "uint8")
@@ -38,10 +41,6 @@ def check_options(layout, precision, input_dtype=None):
         raise ValueError(
             f"`input_dtype` must be one of {INPUT_DTYPES}. "
             f"Received: input_dtype={input_dtype!r}"
-        )
-    if precision == "int8" and input_dtype == "float32":
-        raise ValueError(
-            "The image of precision int8 is uint8. Received: input_dtype='float32'"
         )
 
 
@@ -75,17 +74,18 @@ def convert(
     Layout "signatures": `r224` and so on, one for each resolution, `image` (1, 224,
     224, 3). Layout "dynamic": `serving_default`, `image` (N, H, W, 3), of any size,
     with the batch normalization of round(sqrt(H * W)). Both give `logits` and
-    `probabilities`, (N, num_classes), of RGB 0..255; float32, but for precision "int8",
-    where they are int8 with a scale and a zero point.
+    `probabilities`, (N, num_classes), of RGB 0..255; float32, but int8 with a scale and
+    a zero point in integer-only files ("int8", and "lq" of networks whose activations
+    are quantized).
 
     Args:
         model: `Classifier`.
         layout, precision: see `LAYOUTS`.
         resolutions: with "signatures", some of the model's; default: all.
-        input_dtype: of `image`, "float32" or "uint8"; default: float32, and uint8 with
-            "int8", which has no other.
-        calibration: with "int8", {resolution: uint8 (N, r, r, 3)}: images that activate
-            the network as those in use will.
+        input_dtype: of `image`, "float32" or "uint8"; default: float32, and uint8 for
+            integer-only files, which have no other.
+        calibration: where `needs_calibration`, {resolution: uint8 (N, r, r, 3)}: images
+            that activate the network as those in use will.
         threads: for the calibration; 0 for LiteRT's default.
 
     Returns:
@@ -97,11 +97,15 @@ def convert(
     """
     check_options(layout, precision, input_dtype)
     resolutions = check_resolutions(model, layout, resolutions)
-    integer = precision == "int8"
+    integer = needs_calibration(model, precision)
     if integer and (calibration is None or set(resolutions) - set(calibration)):
         raise ValueError(
-            f"int8 needs `calibration` images at {resolutions}. "
+            f"{precision} needs `calibration` images at {resolutions}. "
             f"Received: {calibration and tuple(calibration)}"
+        )
+    if integer and input_dtype == "float32":
+        raise ValueError(
+            "The image of integer-only files is uint8. Received: input_dtype='float32'"
         )
     # Integers come of a float graph, whose image is read as it is.
     input_dtype = "float32" if integer else input_dtype or "float32"
@@ -117,9 +121,9 @@ def convert(
     if integer:
         images = {f"r{r}": calibration[r].astype("float32") for r in resolutions}
         ranges = calibration_lib.ranges(flatbuffer.write(parsed), images, threads)
-        stored = integer_lib.make_integer(parsed, kernels, ranges)
-    elif precision == "int8_weights":
-        stored = kernel_storage.store_int8(parsed, kernels)
+        stored = integer_lib.make_integer(parsed, kernels, ranges, precision == "lq")
+    elif precision in ("int8_weights", "lq"):
+        stored = kernel_storage.store_int8(parsed, kernels, precision == "lq")
     else:
         stored = kernel_storage.store_float(parsed, kernels, precision == "float16")
     data = flatbuffer.write(parsed)
@@ -159,6 +163,25 @@ def resolutions_to_verify(layout, resolutions):
     if layout == "dynamic" and len(resolutions) > 1:
         between = [(resolutions[0] + resolutions[1]) // 2]
     return sorted({*resolutions, *between}, reverse=True)
+
+
+def needs_calibration(model, precision):
+    """Whether a file computes with integers; ValueError if a network cannot be lq."""
+    quantized = [
+        layer
+        for layer in conv_bn.leaves(model.blocks)
+        if isinstance(layer, quantizers.LQActivationQuantizer)
+        or quantization.is_quantized(layer)
+    ]
+    if precision == "lq" and not quantized:
+        raise ValueError(
+            "lq is for networks trained with --weight_bits. "
+            f"Received: {model.name}, whose kernels are float"
+        )
+    return precision == "int8" or (
+        precision == "lq"
+        and any(isinstance(q, quantizers.LQActivationQuantizer) for q in quantized)
+    )
 
 
 def signatures_to_verify(report, images):

@@ -15,8 +15,20 @@ from rs_keras.export import output
 # kernels by 2**-11, int8_weights by up to 1/254 of each channel's largest value.
 # int8 rounds every activation to 1/255 of its range as well: 0.02 to 0.06 on trained
 # networks; what is further off is no rounding.
-TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8_weights": 3e-2, "int8": 0.2}
-MIN_AGREEMENT = {"float32": 0.99, "float16": 0.99, "int8_weights": 0.99, "int8": 0.97}
+TOLERANCES = {
+    "float32": 1e-4,
+    "float16": 1e-2,
+    "int8_weights": 3e-2,
+    "int8": 0.2,
+    "lq": 0.5,
+}
+MIN_AGREEMENT = {
+    "float32": 0.99,
+    "float16": 0.99,
+    "int8_weights": 0.99,
+    "int8": 0.97,
+    "lq": 0.97,
+}
 # Agreement says little where the network gives nearly all images one class.
 ENOUGH_CLASSES = 5
 
