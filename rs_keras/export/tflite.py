@@ -81,10 +81,10 @@ def convert(
     resolutions = check_resolutions(model, layout, resolutions)
     network = network_lib.InferenceNetwork(model)
     if layout == "signatures":
-        functions = _signatures(network, resolutions, input_dtype)
+        functions = signatures(network, resolutions, input_dtype)
     else:
         functions = _dynamic(network, input_dtype)
-    parsed = flatbuffer.read(_stock(network, functions))
+    parsed = flatbuffer.read(stock(network, functions))
     flatbuffer.subset(parsed, list(functions))
     flatbuffer.shorten_names(parsed)
     kernels = weight_sharing.find(parsed)
@@ -145,7 +145,7 @@ def signatures_to_verify(report, images):
     ]
 
 
-def _signatures(network, resolutions, input_dtype):
+def signatures(network, resolutions, input_dtype):
     """{signature: concrete function} of static shapes."""
 
     def make(resolution):
@@ -180,7 +180,7 @@ def _outputs(network, image, private):
     return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
 
-def _stock(network, functions):
+def stock(network, functions):
     """What TensorFlow's converter makes of the functions, as bytes."""
     module = tf.Module()
     module.weights = network.variables
