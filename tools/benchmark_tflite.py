@@ -33,7 +33,7 @@ def main():
             config_lib.require("model")
             config_lib.check_json()
             values = config_lib.values()
-            if not all(values.model):
+            if not values.model or not all(values.model):
                 raise ValueError("--model must name .tflite files. Received: --model=")
             check_plot(values.plot, values.workdir)
             resolutions = config_lib.integers("resolutions")
@@ -44,23 +44,24 @@ def main():
             from rs_keras.profiling import tflite_entry
 
             tflite_cost.check_apis(values.api)
-            default, accuracies = tflite_entry.RESOLUTIONS, None
+            default, model, accuracies = tflite_entry.RESOLUTIONS, None, None
             if values.workdir is not None:
                 workdir = workdir_lib.Workdir(values.workdir)
                 workdir.trained_model()
                 if values.plot:
                     accuracies = _accuracies(workdir)
-                default = resolutions_lib.check_resolutions(
-                    tuple(map(int, workdir.flag("resolutions").split(",")))
-                )
+                from rs_keras.checkpoints import keras_file
+
+                model = keras_file.load(workdir.path)
+                default = model.resolutions
             entries = [
                 tflite_entry.entry(title, [path], resolutions, default)
                 for title, path in zip(titles(values.model), values.model, strict=True)
             ]
-            if values.workdir is not None:
+            if model is not None:
                 scratch = tempfile.TemporaryDirectory(prefix="rs_keras.")
                 directory = stack.enter_context(scratch)
-                paths = list(_stock_files(workdir, pathlib.Path(directory)))
+                paths = list(_stock_files(model, pathlib.Path(directory)))
                 entries.insert(0, tflite_entry.entry("one file per resolution", paths))
         report = tflite_cost.measure(
             entries, values.api, threads=values.threads, runs=values.runs
@@ -164,13 +165,11 @@ def _latencies(apis):
         yield row
 
 
-def _stock_files(workdir, directory):
+def _stock_files(model, directory):
     """Makes what TensorFlow's converter makes, a file for each resolution: paths."""
-    from rs_keras.checkpoints import keras_file
     from rs_keras.export import network as network_lib
     from rs_keras.export import tflite
 
-    model = keras_file.load(workdir.path)
     network = network_lib.InferenceNetwork(model)
     for number, resolution in enumerate(model.resolutions, 1):
         print(

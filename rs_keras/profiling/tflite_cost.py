@@ -79,7 +79,9 @@ def measure(entries, apis=APIS, *, threads=1, runs=50, progress=print):
 def _in_turns(timers, runs, progress):
     turns = [min(RUNS_A_TURN, runs - n) for n in range(0, runs, RUNS_A_TURN)]
     seconds = sum(t.seconds(runs + len(turns)) for t in timers)
-    progress(f"{runs} runs of each resolution, files in turns: about {seconds:.0f} s")
+    progress(
+        f"{runs} runs of each resolution, files in turns: about {seconds + 1:.0f} s"
+    )
     sizes = list(dict.fromkeys(size for t in timers for size in t.entry.places))
     for number, count in enumerate(turns):
         for size in sizes:
