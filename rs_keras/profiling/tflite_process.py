@@ -24,7 +24,8 @@ def memory():
     """Of this process, bytes: {"resident", "anonymous"}; None on systems without /proc.
 
     Anonymous memory belongs to the process alone; the rest of the resident memory are
-    pages of files, which the system can drop and read again.
+    pages of files, which the system can drop and read again; but for those of a weight
+    cache in memory, which no disk holds.
     """
     try:
         text = pathlib.Path("/proc/self/smaps_rollup").read_text()
