@@ -14,6 +14,14 @@ TFLITE_LAYOUTS = {
     "signatures": ("float32", "float16", "int8_weights", "int8", "lq"),
     "dynamic": ("float32", "float16", "int8_weights"),
 }
+# How LiteRT runs a file: its older API, and its newer one, which can keep the weights
+# as XNNPACK packs them, and then equal ones once.
+TFLITE_APIS = (
+    "interpreter",
+    "compiled_model",
+    "compiled_model_memory_cache",
+    "compiled_model_disk_cache",
+)
 
 
 def define_train_flags():
@@ -269,4 +277,32 @@ def define_export_tflite_flags():
     )
     flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
     define_threads()
+    define_json()
+
+
+def define_benchmark_tflite_flags():
+    """Defines the flags of `python -m tools.benchmark_tflite`."""
+    flags.DEFINE_list("model", None, "The .tflite files, with commas between.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Compare with one file for each resolution, as TensorFlow makes them of this "
+        "run.",
+    )
+    flags.DEFINE_list(
+        "resolutions",
+        None,
+        "Sizes to run files with that take all; default: those of the report beside "
+        "the file, or of the run, or 224,192,160,128,96.",
+    )
+    flags.DEFINE_list(
+        "api", list(TFLITE_APIS), "How LiteRT runs a file; default: all ways."
+    )
+    flags.DEFINE_integer("threads", 1, "CPU threads of an inference.", lower_bound=1)
+    flags.DEFINE_integer("runs", 50, "Runs of each resolution.", lower_bound=1)
+    flags.DEFINE_string(
+        "plot",
+        None,
+        "Draw the accuracy of the run against latency: a .png or .svg file.",
+    )
     define_json()
