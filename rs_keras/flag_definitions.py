@@ -220,9 +220,9 @@ def define_export_saved_model_flags():
 def define_input_dtype():
     flags.DEFINE_enum(
         "input_dtype",
-        "float32",
+        None,
         ("float32", "uint8"),
-        "Of the images that the signatures take; RGB 0..255 in either.",
+        "Of the images, RGB 0..255; default: float32, and uint8 if integer-only.",
     )
 
 
@@ -232,14 +232,14 @@ def define_export_tflite_flags():
     flags.DEFINE_string("output", None, "The .tflite file to write.")
     flags.DEFINE_enum(
         "layout",
-        "dynamic",
+        "signatures",
         tuple(TFLITE_LAYOUTS),
         "dynamic: one graph for images of any size, which choose the batch "
         "normalization. signatures: a graph of fixed shapes for each resolution.",
     )
     flags.DEFINE_enum(
         "precision",
-        "int8_weights",
+        "int8",
         sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
         "float32, float16; int8_weights: kernels of 8-bit integers, computed with in "
         "float32; int8: integers alone; lq: as int8, of a low-bit network.",
@@ -247,16 +247,11 @@ def define_export_tflite_flags():
     flags.DEFINE_list(
         "resolutions", None, "With --layout=signatures: some of the trained ones."
     )
-    flags.DEFINE_enum(
-        "input_dtype",
-        None,
-        ("float32", "uint8"),
-        "Of the images, RGB 0..255; default: float32, and uint8 with --precision=int8.",
-    )
+    define_input_dtype()
     flags.DEFINE_string(
         "calibration_images",
         None,
-        "With --precision=int8: a directory of images whose activations give the "
+        "With --precision=int8 or lq: a directory of images whose activations give the "
         "ranges; default: some of the run's training set.",
     )
     flags.DEFINE_enum(
@@ -271,7 +266,7 @@ def define_export_tflite_flags():
         "min_agreement",
         None,
         "Share of images whose class must be the network's; default: 0.99, and 0.97 "
-        "with --precision=int8.",
+        "with --precision=int8 or lq.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
@@ -286,8 +281,7 @@ def define_benchmark_tflite_flags():
     flags.DEFINE_string(
         "workdir",
         None,
-        "Compare with one file for each resolution, as TensorFlow makes them of this "
-        "run.",
+        "Compare with one file a resolution, as TensorFlow makes them of this run.",
     )
     flags.DEFINE_list(
         "resolutions",

@@ -35,7 +35,7 @@ def main():
             report = saved_model.export_saved_model(
                 keras_file.load(workdir.path),
                 values.output,
-                input_dtype=values.input_dtype,
+                input_dtype=values.input_dtype or "float32",
                 overwrite=values.overwrite,
             )
         except output.VerificationError as error:

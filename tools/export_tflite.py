@@ -59,7 +59,14 @@ def main():
             if values.verify == "on":
                 sides = tflite.resolutions_to_verify(values.layout, chosen)
                 images = _images(workdir, model, sides, "verify", values.verify_images)
-            if tflite.needs_calibration(model, values.precision):
+            integer = tflite.needs_calibration(model, values.precision)
+            if values.calibration_images and not integer:
+                raise ValueError(
+                    "--calibration_images go with files that compute with integers. "
+                    f"Received: --precision={values.precision} "
+                    f"--calibration_images={values.calibration_images}"
+                )
+            if integer:
                 calibration = _images(
                     workdir, model, chosen, "calibration", values.calibration_images
                 )
