@@ -9,6 +9,7 @@ layouts and precisions.
 import json
 import pathlib
 import sys
+import tempfile
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
@@ -19,6 +20,8 @@ from rs_keras import workdir as workdir_lib
 VERIFY_IMAGES = 200
 # Ranges hardly grow beyond them.
 CALIBRATION_IMAGES = 100
+# Times the memory of a file for one resolution.
+MUCH_MEMORY = 2
 
 
 def main():
@@ -96,6 +99,7 @@ def main():
             )
         except output.VerificationError as error:
             sys.exit(f"error: {error}")
+    report["memory"] = _memory(model, data, report)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     with config_lib.mistakes():
         output.write_files({report_path: text.encode(), path: data})
@@ -116,6 +120,15 @@ def lines(report, output):
             f"  {len(kernels['copies'])} kernels have codes of their own at a "
             f"resolution, whose factors differ in sign: {extra:,} bytes"
         )
+    for api, used in report["memory"].items():
+        if used is not None:
+            found = f"  {used['bytes'] / 1e6:,.1f} MB after running all ({api}), "
+            found += (
+                f"{used['ratio']:.2f} of a float32 file of {max(report['resolutions'])}"
+            )
+            if used["ratio"] > MUCH_MEMORY:
+                found += ": each signature has weights of its own in memory"
+            yield found
     verification = report["verification"]
     if verification == "off":
         yield "  not compared with the network (--verify=off)"
@@ -133,6 +146,28 @@ def lines(report, output):
         if row["inconclusive"]:
             found += f"; inconclusive: {row['classes']} classes"
         yield found
+
+
+def _memory(model, data, report):
+    """{api: {"bytes", "ratio": to the converter's file of the largest resolution}}."""
+    from rs_keras.export import network as network_lib
+    from rs_keras.export import tflite
+    from rs_keras.profiling import tflite_cost
+    from rs_keras.profiling import tflite_entry
+
+    network = network_lib.InferenceNetwork(model)
+    functions = tflite.static_functions(network, report["resolutions"][:1], "float32")
+    with tempfile.TemporaryDirectory(prefix="rs_keras.") as folder:
+        entries = []
+        for name, content in (("one", tflite.stock(network, functions)), ("all", data)):
+            path = pathlib.Path(folder) / f"{name}.tflite"
+            path.write_bytes(content)
+            entries.append(tflite_entry.entry(name, [path], report["resolutions"]))
+        found = tflite_cost.memory(entries)
+    return {
+        api: used and {"bytes": used[1], "ratio": round(used[1] / used[0], 3)}
+        for api, used in found.items()
+    }
 
 
 def _images(workdir, model, sides, purpose, directory):

@@ -76,6 +76,26 @@ def measure(entries, apis=APIS, *, threads=1, runs=50, progress=print):
     return {"machine": machine, "runs": runs, "files": files}
 
 
+def memory(entries, apis=("interpreter", "compiled_model"), *, threads=1):
+    """What files occupy after all their resolutions have run.
+
+    Args:
+        entries, apis, threads: as for `measure`.
+
+    Returns:
+        {api: [resident bytes of each entry, above those before it was loaded]}; None
+        for an API that cannot run an entry, and on systems without /proc.
+    """
+    found = {}
+    for api in apis:
+        with contextlib.ExitStack() as stack:
+            timers = [_Timer(stack, entry, api, threads) for entry in entries]
+            for timer in timers:
+                timer.attempt(timer.load)
+            found[api] = [timer.resident() for timer in timers]
+    return {api: None if None in found[api] else found[api] for api in found}
+
+
 def _in_turns(timers, runs, progress):
     turns = [min(RUNS_A_TURN, runs - n) for n in range(0, runs, RUNS_A_TURN)]
     seconds = sum(t.seconds(runs + len(turns)) for t in timers)
@@ -127,6 +147,11 @@ class _Timer:
         used = {"run": self._process.ask("memory")}
         used |= {when: loads[-1][when] for when in ("base", "loaded")}
         self._found["memory"] = used if used["run"] else None
+
+    def resident(self):
+        """Bytes after all resolutions have run, above those before; None if unknown."""
+        used = self._found.get("memory")
+        return used and used["run"]["resident"] - used["base"]["resident"]
 
     def _load_anew(self, directory):
         """Leaves the process behind, and ends the one before it."""
