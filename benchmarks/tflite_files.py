@@ -3,7 +3,8 @@
     python benchmarks/tflite_files.py --output=DIR [--images=DIR] [--model=NAME]
         [--sign_changes=0.1] [--stock]
 
-Writes ResNet-18, ResNet-50 and MobileNetV2 (1000 classes, 224 to 96 pixels) with random
+Writes ResNet-18, ResNet-50, MobileNetV2 (1000 classes, 224 to 96 pixels) and ResNet-18
+with 2-bit weights and activations, as float32 and lq, with random
 weights, in every layout and precision, for `tools.benchmark_tflite` to time; --stock
 adds one file of the converter for each resolution. --images calibrates int8 and gives
 the errors; otherwise noise does. --sign_changes: share of channels whose gammas differ
@@ -20,7 +21,7 @@ import tempfile
 import numpy as np
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
-MODELS = ("resnet18", "resnet50", "mobilenet_v2")
+MODELS = ("resnet18", "resnet50", "mobilenet_v2", "resnet18_w2a2")
 DIVISORS = {"float32": 1, "float16": 2, "int8_weights": 4}
 
 
@@ -46,7 +47,9 @@ def measure(name, images, output, sign_changes, all_stock):
     from rs_keras.export import tflite
     from rs_keras.export import verify
 
-    model = randomized(getattr(rs_keras, name)(RESOLUTIONS, 1000), sign_changes)
+    bits = {"weight_bits": 2, "activation_bits": 2} if name.endswith("_w2a2") else {}
+    factory = getattr(rs_keras, name.removesuffix("_w2a2"))
+    model = randomized(factory(RESOLUTIONS, 1000, **bits), sign_changes)
     network = network_lib.InferenceNetwork(model)
     channels = sum(
         w.shape[1] for w in model.weights if w.name == "gamma" and len(w.shape) == 2
@@ -58,14 +61,19 @@ def measure(name, images, output, sign_changes, all_stock):
         (output / f"{name}_stock_{resolution}.tflite").write_bytes(stock)
         if resolution == RESOLUTIONS[0]:
             float_bytes = len(stock)
-    integer_bytes = len(stock_int8(network, images))
+    # The converter has no integers for low-bit activations.
+    integer_bytes = float_bytes / 4 if bits else len(stock_int8(network, images))
     found = {}
     for layout, precisions in tflite.LAYOUTS.items():
         for precision in precisions:
+            if bool(bits) != (precision == "lq") and not (
+                bits and precision == "float32"
+            ):
+                continue
             data, report = tflite.convert(model, layout, precision, calibration=images)
             (output / f"{name}_{layout}_{precision}.tflite").write_bytes(data)
             one = float_bytes / DIVISORS.get(precision, 1)
-            if precision == "int8":
+            if precision in ("int8", "lq"):
                 one = integer_bytes
             some = {r: batch[:8] for r, batch in images.items()}
             try:
