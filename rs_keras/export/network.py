@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from quant import quantizers
 from rs_keras.layers import conv_bn
-from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
 
 

@@ -46,8 +46,9 @@ def export_saved_model(model, path, input_dtype="float32", overwrite=False):
     Raises:
         ValueError: the network cannot be exported, or the path may not be replaced.
         OSError: the path cannot be written.
-        output.VerificationError: a signature is further from the model than `TOLERANCES`
-            allow. Whatever is raised, nothing new is left, and what was there stays.
+        output.VerificationError: a signature is further from the model than
+            `TOLERANCES` allow. Whatever is raised, nothing new is left, and what was
+            there stays.
     """
     if input_dtype not in INPUT_DTYPES:
         raise ValueError(
