@@ -76,9 +76,11 @@ class Codes:
         """(index of the codes with these flips, whether that is a copy made now)."""
         key = flips.tobytes()
         new = key not in self._buffers
+        # The first is none: signs that no use has are not stored.
+        copied = new and bool(self._buffers)
         if new:
             self._buffers[key] = flatbuffer.add_buffer(model, self.signed(flips))
-        return self._buffers[key], new and bool(np.any(flips < 0))
+        return self._buffers[key], copied
 
     def _signs_of(self, use):
         strength = np.abs(use.factors) * self._peaks

@@ -1,0 +1,244 @@
+"""Exporting a finished run to one .tflite file as a user does."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rs_keras.export import size
+from tests import commands
+from tests.export import files
+from tools import export_tflite
+
+MODULE = "tools.export_tflite"
+# Runs the command with something in the package changed before.
+PATCHED = "import runpy; {}; runpy.run_module('tools.export_tflite', None, '__main__')"
+
+
+def _patched(change, *flags):
+    return subprocess.run(
+        [sys.executable, "-c", PATCHED.format(change), *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=commands.ROOT,
+    )
+
+
+def _report(path):
+    return json.loads(path.with_name(f"{path.name}.report.json").read_text())
+
+
+@pytest.mark.parametrize("layout", ["dynamic", "signatures"])
+def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_path):
+    output, numbers = tmp_path / "model.tflite", tmp_path / "numbers.json"
+    printed = commands.succeeds(
+        MODULE,
+        f"--workdir={finished}",
+        f"--output={output}",
+        f"--layout={layout}",
+        "--input_dtype=uint8",
+        "--threads=1",
+        f"--json={numbers}",
+    )
+    data, report = output.read_bytes(), _report(output)
+    assert report["sha256"] == hashlib.sha256(data).hexdigest()
+    assert report["bytes"] == len(data)
+    assert report["bytes_by_kind"] == size.bytes_by_kind(data)
+    assert (report["layout"], report["precision"]) == (layout, "int8_weights")
+    assert report["resolutions"] == [48, 32]
+    assert report["classes"] == ["blue", "green", "red"]
+    assert json.loads(numbers.read_text()) == report
+    verification = report["verification"]
+    # All of the run's 24 validation images; three classes are too few to conclude.
+    assert verification["images"] == 24
+    assert verification["min_agreement"] == 0.99
+    titles = {
+        "dynamic": [f"serving_default {r}" for r in (48, 40, 32)],
+        "signatures": ["r48", "r32"],
+    }[layout]
+    assert list(verification["signatures"]) == titles
+    lines = printed.splitlines()
+    assert lines[0] == f"Converting resnet18 ({layout}, int8_weights)"
+    assert lines[1] == "Comparing it with the network on 24 images of each size"
+    assert lines[2:] == list(export_tflite.lines(report, output))
+    assert lines[2].startswith(f"{output}: {len(data):,} bytes, sha256 ")
+    assert lines[4].split() == [
+        "signature",
+        "error",
+        "agreement",
+        "near-ties",
+        "delegated",
+    ]
+    for line, (title, row) in zip(
+        lines[5:], verification["signatures"].items(), strict=True
+    ):
+        assert line.startswith(title) and "inconclusive" in line
+        assert row["error"] <= verification["tolerance"] == 0.03
+        assert row["agreement"] >= 0.99
+        for operator in row["fallbacks"]:
+            assert operator in line
+    key = titles[0].partition(" ")[0]
+    image = np.zeros((1, 48, 48, 3), np.uint8)
+    assert files.run(data, key, image)["probabilities"].shape == (1, 3)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["model.tflite", "model.tflite.report.json", "numbers.json"]
+
+
+def test_other_images_some_resolutions_or_no_comparison(finished, photos, tmp_path):
+    output = tmp_path / "model.tflite"
+    base = (MODULE, f"--workdir={finished}", f"--output={output}")
+    few = tmp_path / "few"
+    shutil.copytree(photos / "val" / "red", few)
+    commands.succeeds(
+        *base, "--layout=signatures", "--resolutions=32", f"--verify_images={few}"
+    )
+    verification = _report(output)["verification"]
+    assert verification["images"] == 8
+    assert list(verification["signatures"]) == ["r32"]
+    assert _report(output)["resolutions"] == [32]
+    commands.refuses("The output exists; choose another, or --overwrite", *base)
+    # The report alone is not replaced, either.
+    before = output.read_bytes()
+    output.unlink()
+    commands.refuses("The output exists; choose another, or --overwrite", *base)
+    output.write_bytes(before)
+    printed = commands.succeeds(
+        *base, "--precision=float16", "--verify=off", "--overwrite"
+    )
+    assert "not compared with the network (--verify=off)" in printed
+    report = _report(output)
+    assert report["verification"] == "off" and report["precision"] == "float16"
+    assert report["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert output.read_bytes() != before
+
+
+def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_path):
+    output = tmp_path / "model.tflite"
+    run = f"--workdir={finished}"
+
+    def refuses(sentence, *flags, workdir=run, output=output):
+        commands.refuses(sentence, MODULE, workdir, f"--output={output}", *flags)
+
+    commands.refuses("--output is needed", MODULE, run)
+    refuses("must hold a finished run", workdir=f"--workdir={tmp_path}")
+    refuses("should be one of <dynamic|signatures>", "--layout=static")
+    refuses("should be one of <float16|float32|int8_weights>", "--precision=int4")
+    refuses("in a directory that exists", output=tmp_path / "no" / "model.tflite")
+    (tmp_path / "taken").mkdir()
+    refuses("The output must be a file", "--overwrite", output=tmp_path / "taken")
+    refuses("--json must not be the output", f"--json={output}")
+    refuses("--json must not be the output", f"--json={output}.report.json")
+    refuses(
+        "`resolutions` go with the layout signatures. Received: resolutions=(48,)",
+        "--resolutions=48",
+    )
+    refuses(
+        "`resolutions` must be some of (48, 32)",
+        "--layout=signatures",
+        "--resolutions=40",
+    )
+    refuses(
+        "--verify_images go with --verify=on",
+        "--verify=off",
+        f"--verify_images={photos}",
+    )
+    refuses("an existing file or directory", f"--verify_images={tmp_path / 'none'}")
+    broken = tmp_path / "taken" / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    refuses("broken.jpg", f"--verify_images={broken}")
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_refused(finished, tmp_path):
+    tmp_path.chmod(0o500)
+    commands.refuses(
+        "in a directory that can be written",
+        MODULE,
+        f"--workdir={finished}",
+        f"--output={tmp_path / 'model.tflite'}",
+    )
+    tmp_path.chmod(0o700)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_whose_validation_set_is_gone_names_the_ways_out(
+    finished, photos, tmp_path
+):
+    run, output = tmp_path / "run", tmp_path / "model.tflite"
+    shutil.copytree(finished, run)
+    flags = (run / "flags.cfg").read_text()
+    assert str(photos) in flags
+    moved = flags.replace(str(photos), str(tmp_path / "moved"))
+    (run / "flags.cfg").write_text(moved)
+    base = (MODULE, f"--workdir={run}", f"--output={output}")
+    commands.refuses(
+        "The run's validation set is not there; name images with --verify_images=, or "
+        "--verify=off.",
+        *base,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    commands.succeeds(*base, f"--verify_images={photos / 'val'}")
+    assert _report(output)["verification"]["images"] == 24
+
+
+def test_a_file_that_is_not_the_network_is_not_written(finished, tmp_path):
+    flags = (f"--workdir={finished}", f"--output={tmp_path / 'model.tflite'}")
+    verify = "from rs_keras.export import verify"
+    found = _patched(f"{verify}; verify.TOLERANCES['int8_weights'] = 1e-9", *flags)
+    assert found.returncode == 1, found.stderr
+    message = found.stderr.strip().splitlines()[-1]
+    assert message.startswith(
+        "error: The logits of serving_default 48 differ from the network's by "
+    )
+    assert message.endswith("; int8_weights allows 1e-09. Nothing was written.")
+    # An agreement that the network itself would not have.
+    disagree = "verify.compare = lambda *a, c=verify.compare: c(*a) | {'agreement': .9}"
+    found = _patched(f"{verify}; {disagree}", *flags)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.strip().splitlines()[-1] == (
+        "error: serving_default 48 agrees with the network on the class of 90.0% of "
+        "the images; --min_agreement asks for 99.0%. Nothing was written."
+    )
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+    found = _patched(f"{verify}; {disagree}", *flags, "--min_agreement=0.9")
+    assert found.returncode == 0, found.stderr
+    report = _report(tmp_path / "model.tflite")
+    assert report["verification"]["min_agreement"] == 0.9
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(finished, tmp_path):
+    output = tmp_path / "model.tflite"
+    output.write_bytes(b"what was there")
+    flags = (f"--workdir={finished}", f"--output={output}", "--verify=off")
+    full = "raise_ = lambda fd: (_ for _ in ()).throw(OSError(28, os.strerror(28)))"
+    found = _patched(f"import os; {full}; os.fsync = raise_", *flags, "--overwrite")
+    assert found.returncode == 2, found.stderr
+    message = found.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: [Errno 28] No space left on device. Received: ")
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == [output]
+    assert output.read_bytes() == b"what was there"
+
+
+def test_parameters_beyond_half_precision_are_one_sentence(tiny, tmp_path):
+    model = tiny()
+    model.head.kernel.assign(np.full(model.head.kernel.shape, 1e5))
+    (tmp_path / "run").mkdir()
+    model.save(tmp_path / "run" / "model.keras")
+    commands.refuses(
+        "float16 has no room for some parameters of the network; choose another "
+        "precision. Received: values up to 1e+05",
+        MODULE,
+        f"--workdir={tmp_path / 'run'}",
+        f"--output={tmp_path / 'model.tflite'}",
+        "--precision=float16",
+        "--verify=off",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
