@@ -20,7 +20,7 @@ EDITABLE := --config-settings editable_mode=compat --editable
 .PHONY: help quickstart test test-slow clean FORCE
 
 help:
-	@echo 'make quickstart   train on generated images, evaluate and predict (a few minutes)'
+	@echo 'make quickstart   train on generated images, evaluate, predict, export (a few minutes)'
 	@echo 'make test         style checks and every test but the slow ones'
 	@echo 'make test-slow    the slow tests'
 	@echo 'make clean        remove .venv, build products and caches; runs/ stays'
@@ -30,6 +30,7 @@ quickstart: $(INSTALLED)
 	$(VENV_PYTHON) -m rs_keras.train --flagfile=configs/quickstart.cfg --workdir=runs/quickstart
 	$(VENV_PYTHON) -m rs_keras.evaluate --workdir=runs/quickstart
 	$(VENV_PYTHON) examples/switch_resolution.py --model=runs/quickstart/model.keras
+	$(VENV_PYTHON) -m tools.export_tflite --workdir=runs/quickstart --output=runs/quickstart/model.tflite --overwrite
 
 test: $(INSTALLED_TEST)
 	$(VENV_PYTHON) -m ruff check .

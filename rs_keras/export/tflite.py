@@ -115,6 +115,8 @@ def convert(
     else:
         functions = dynamic_function(network, input_dtype)
     parsed = flatbuffer.read(stock(network, functions))
+    # It names the oldest runtime for the operators that the converter has written.
+    parsed.metadata = []
     flatbuffer.subset(parsed, list(functions))
     flatbuffer.shorten_names(parsed)
     kernels = weight_sharing.find(parsed)

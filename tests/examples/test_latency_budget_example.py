@@ -9,8 +9,6 @@ import sys
 import pytest
 import tensorflow as tf
 
-pytest.importorskip("ai_edge_litert")
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXAMPLE = "examples/latency_budget.py"
 RESOLUTIONS = (48, 32, 16)

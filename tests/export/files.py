@@ -21,7 +21,7 @@ def convert(functions):
         return tf.function(named).get_concrete_function(image)
 
     traced = {key: trace(key, *entry) for key, entry in functions.items()}
-    return tflite._stock(types.SimpleNamespace(variables=[]), traced)
+    return tflite.stock(types.SimpleNamespace(variables=[]), traced)
 
 
 def run(data, key, images):
