@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -89,18 +88,31 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_
     assert names == ["model.tflite", "model.tflite.report.json", "numbers.json"]
 
 
-def test_other_images_some_resolutions_or_no_comparison(finished, photos, tmp_path):
-    output = tmp_path / "model.tflite"
-    base = (MODULE, f"--workdir={finished}", f"--output={output}")
-    few = tmp_path / "few"
+def test_without_its_validation_set_a_run_needs_images_or_no_comparison(
+    finished, photos, tmp_path
+):
+    run, few = tmp_path / "run", tmp_path / "few"
+    shutil.copytree(finished, run)
     shutil.copytree(photos / "val" / "red", few)
+    flags = (run / "flags.cfg").read_text()
+    assert str(photos) in flags
+    moved = flags.replace(str(photos), str(tmp_path / "moved"))
+    (run / "flags.cfg").write_text(moved)
+    output = tmp_path / "model.tflite"
+    base = (MODULE, f"--workdir={run}", f"--output={output}")
+    commands.refuses(
+        "The run's validation set is not there; name images with --verify_images=, or "
+        "--verify=off.",
+        *base,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "run"]
     commands.succeeds(
         *base, "--layout=signatures", "--resolutions=32", f"--verify_images={few}"
     )
-    verification = _report(output)["verification"]
-    assert verification["images"] == 8
-    assert list(verification["signatures"]) == ["r32"]
-    assert _report(output)["resolutions"] == [32]
+    report = _report(output)
+    assert report["resolutions"] == [32]
+    assert report["verification"]["images"] == 8
+    assert list(report["verification"]["signatures"]) == ["r32"]
     commands.refuses("The output exists; choose another, or --overwrite", *base)
     # The report alone is not replaced, either.
     before = output.read_bytes()
@@ -126,21 +138,15 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
 
     commands.refuses("--output is needed", MODULE, run)
     refuses("must hold a finished run", workdir=f"--workdir={tmp_path}")
-    refuses("should be one of <dynamic|signatures>", "--layout=static")
+    refuses("should be one of <signatures|dynamic>", "--layout=static")
     refuses("should be one of <float16|float32|int8_weights>", "--precision=int4")
     refuses("in a directory that exists", output=tmp_path / "no" / "model.tflite")
     (tmp_path / "taken").mkdir()
     refuses("The output must be a file", "--overwrite", output=tmp_path / "taken")
-    refuses("--json must not be the output", f"--json={output}")
     refuses("--json must not be the output", f"--json={output}.report.json")
     refuses(
         "`resolutions` go with the layout signatures. Received: resolutions=(48,)",
         "--resolutions=48",
-    )
-    refuses(
-        "`resolutions` must be some of (48, 32)",
-        "--layout=signatures",
-        "--resolutions=40",
     )
     refuses(
         "--verify_images go with --verify=on",
@@ -154,37 +160,17 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_is_refused(finished, tmp_path):
-    tmp_path.chmod(0o500)
-    commands.refuses(
-        "in a directory that can be written",
-        MODULE,
-        f"--workdir={finished}",
-        f"--output={tmp_path / 'model.tflite'}",
+    # Not by its mode: the tests may be run by root, who writes everywhere.
+    denied = "import os; os.access = lambda path, mode, **_: mode != os.W_OK"
+    output = tmp_path / "model.tflite"
+    found = _patched(denied, f"--workdir={finished}", f"--output={output}")
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.strip().splitlines()[-1] == (
+        "error: The output must be in a directory that can be written. "
+        f"Received: {output}"
     )
-    tmp_path.chmod(0o700)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_whose_validation_set_is_gone_names_the_ways_out(
-    finished, photos, tmp_path
-):
-    run, output = tmp_path / "run", tmp_path / "model.tflite"
-    shutil.copytree(finished, run)
-    flags = (run / "flags.cfg").read_text()
-    assert str(photos) in flags
-    moved = flags.replace(str(photos), str(tmp_path / "moved"))
-    (run / "flags.cfg").write_text(moved)
-    base = (MODULE, f"--workdir={run}", f"--output={output}")
-    commands.refuses(
-        "The run's validation set is not there; name images with --verify_images=, or "
-        "--verify=off.",
-        *base,
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    commands.succeeds(*base, f"--verify_images={photos / 'val'}")
-    assert _report(output)["verification"]["images"] == 24
 
 
 def test_a_file_that_is_not_the_network_is_not_written(finished, tmp_path):
@@ -199,18 +185,15 @@ def test_a_file_that_is_not_the_network_is_not_written(finished, tmp_path):
     assert message.endswith("; int8_weights allows 1e-09. Nothing was written.")
     # An agreement that the network itself would not have.
     disagree = "verify.compare = lambda *a, c=verify.compare: c(*a) | {'agreement': .9}"
-    found = _patched(f"{verify}; {disagree}", *flags)
+    asked = "--min_agreement=0.95"
+    found = _patched(f"{verify}; {disagree}", *flags, asked)
     assert found.returncode == 1, found.stderr
     assert found.stderr.strip().splitlines()[-1] == (
         "error: serving_default 48 agrees with the network on the class of 90.0% of "
-        "the images; --min_agreement asks for 99.0%. Nothing was written."
+        "the images; --min_agreement asks for 95.0%. Nothing was written."
     )
     assert "Traceback" not in found.stderr
     assert list(tmp_path.iterdir()) == []
-    found = _patched(f"{verify}; {disagree}", *flags, "--min_agreement=0.9")
-    assert found.returncode == 0, found.stderr
-    report = _report(tmp_path / "model.tflite")
-    assert report["verification"]["min_agreement"] == 0.9
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(finished, tmp_path):
