@@ -49,6 +49,8 @@ MAY_IMPORT_FLAGS = {"rs_keras.config", "rs_keras.flag_definitions"}
 
 # Everything else runs on keras.ops alone, on machines without TensorFlow too.
 TENSORFLOW = {
+    "ai_edge_litert",
+    "flatbuffers",
     "tensorflow",
     "tensorflow_datasets",
     "tensorflow_model_optimization",
@@ -62,7 +64,7 @@ MAY_IMPORT_TENSORFLOW = {
     "rs_keras.predict": "main",
     "rs_keras.build": "threads are set before TensorFlow starts; tf.data",
     "rs_keras.data": "tf.data",
-    "rs_keras.export": "SavedModel and the TFLite converter",
+    "rs_keras.export": "SavedModel, the TFLite converter and LiteRT",
     "rs_keras.layers.switchable_norm": "the fused kernel, where it applies",
     "quant.tfmot": "tensorflow-model-optimization runs on tf_keras",
     "rs_keras.training.tensorboard": "tf.summary writes what TensorBoard shows",
@@ -241,6 +243,7 @@ def test_a_clean_tree_has_no_violation(tmp_path):
         ("models/a.py", "from rs_keras import resnet18", "lazy public names"),
         ("models/a.py", "import tensorflow as tf", "may import TensorFlow"),
         ("losses/a.py", "def f():\n  import tensorflow", "may import TensorFlow"),
+        ("layers/a.py", "from ai_edge_litert import schema", "may import TensorFlow"),
         ("data/a.py", "from tensorflow.keras import layers", "never tf.keras"),
         ("data/a.py", "import tensorflow as tf\ntf.keras.Model", "never tf.keras"),
         ("train.py", "from absl import flags", "only rs_keras.config reads flags"),

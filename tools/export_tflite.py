@@ -117,8 +117,8 @@ def lines(report, output):
     if kernels["copies"]:
         extra = sum(copy["bytes"] for copy in kernels["copies"])
         yield (
-            f"  {len(kernels['copies'])} kernels have codes of their own at a "
-            f"resolution, whose factors differ in sign: {extra:,} bytes"
+            f"  copies of kernels for a resolution where factors differ in sign: "
+            f"{len(kernels['copies'])}, {extra:,} bytes"
         )
     for api, used in report["memory"].items():
         if used is not None:
@@ -179,9 +179,9 @@ def _images(workdir, model, sides, purpose, directory):
     from rs_keras.data import samples
     from rs_keras.data import sources
 
-    split, count = {
-        "verify": ("val", VERIFY_IMAGES),
-        "calibration": ("train", CALIBRATION_IMAGES),
+    split, count, otherwise = {
+        "verify": ("val", VERIFY_IMAGES, ", or --verify=off"),
+        "calibration": ("train", CALIBRATION_IMAGES, ""),
     }[purpose]
     if directory:
         return samples.of_directory(directory, sides, count)
@@ -189,8 +189,8 @@ def _images(workdir, model, sides, purpose, directory):
         source = sources.open_source(workdir.flag("dataset"), split)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"The run's data is not there; name images with --{purpose}_images=. "
-            f"Received: {error}"
+            f"The run's own images ({split}) cannot be read; name others with "
+            f"--{purpose}_images={otherwise}. Received: {error}"
         ) from error
     return samples.of_source(
         source,

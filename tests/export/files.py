@@ -24,12 +24,25 @@ def convert(functions):
     return tflite.stock(types.SimpleNamespace(variables=[]), traced)
 
 
+def calibrated(model, layout, precision, batch):
+    """`tflite.convert`, with images for integers."""
+    images = {r: batch(24, r, seed=5)[0] for r in model.resolutions}
+    return tflite.convert(model, layout, precision, calibration=images)
+
+
 def run(data, key, images):
-    """{output: array} of a signature, the images one after the other."""
+    """{output: float array} of a signature, the images one after the other."""
     signature = litert.Interpreter(model_content=data).get_signature_runner(key)
+    if signature.get_input_details()["image"]["quantization"][0]:
+        images = images.astype("uint8")
     # A copy: LiteRT reuses the memory of its outputs.
     found = [
         {k: np.array(v) for k, v in signature(image=image[None]).items()}
         for image in images
     ]
-    return {k: np.concatenate([row[k] for row in found]) for k in found[0]}
+    found = {k: np.concatenate([row[k] for row in found]) for k in found[0]}
+    for name, details in signature.get_output_details().items():
+        scale, zero_point = details["quantization"]
+        if scale:
+            found[name] = scale * (found[name].astype("float32") - zero_point)
+    return found

@@ -15,10 +15,18 @@ from tests.export import test_saved_model as saved
 # float32: roundings of a few layers, as for a SavedModel. The others round kernels;
 # what they may cost is what a file is refused for.
 TOLERANCES = {**verify.TOLERANCES, "float32": saved.TOLERANCE}
-PAIRS = [(layout, p) for layout, all_p in tflite.LAYOUTS.items() for p in all_p]
+# Of networks of any bits; lq, of low ones, is tested with the other integers.
+PAIRS = [
+    (layout, precision)
+    for layout, precisions in tflite.LAYOUTS.items()
+    for precision in precisions
+    if precision != "lq"
+]
+KERNEL_BYTES = {"float32": 4, "float16": 2, "int8_weights": 1, "int8": 1}
 # Every kind of network, and every layout in every precision; the others are slow.
 COVER = {
     ("float", "signatures", "float16"),
+    ("float", "signatures", "int8"),
     ("float", "dynamic", "int8_weights"),
     ("shared_bn", "signatures", "float32"),
     ("one", "signatures", "int8_weights"),
@@ -79,9 +87,10 @@ def _assert_computes(data, key, model, images, resolution, precision):
     # of eight bits, over the threshold between two levels.
     error = max(errors) if precision == "float32" else np.median(errors)
     assert error < TOLERANCES[precision]
-    # float32, of numbers up to 1.
+    # float32, of numbers up to 1; int8 counts in 1/256.
+    step = 1 / 256 if precision == "int8" else 1e-6
     softmax = _softmax(found["logits"].astype("float64"))
-    np.testing.assert_allclose(found["probabilities"], softmax, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["probabilities"], softmax, rtol=0, atol=step)
 
 
 @pytest.mark.parametrize("kind, layout, precision", CASES)
@@ -90,7 +99,7 @@ def test_a_file_computes_what_the_network_computes(
 ):
     model = saved.spread(tiny(**saved.KINDS[kind]))
     before = [np.array(weight) for weight in model.weights]
-    data, report = tflite.convert(model, layout, precision)
+    data, report = files.calibrated(model, layout, precision, batch)
     _assert_only_what_runtimes_know(data)
     for r in model.resolutions:
         key = f"r{r}" if layout == "signatures" else "serving_default"
@@ -176,12 +185,12 @@ def test_a_file_may_hold_some_of_the_resolutions(network, batch):
         _assert_computes(data, f"r{r}", network, images, r, "float32")
 
 
-@pytest.mark.parametrize("precision", tflite.LAYOUTS["signatures"])
+@pytest.mark.parametrize("precision", tflite.LAYOUTS["dynamic"])
 def test_the_kernels_are_there_once(precision, network):
     elements = sum(
         np.size(weight) for weight in network.weights if weight.name == "kernel"
     )
-    bytes_each = {"float32": 4, "float16": 2, "int8_weights": 1}[precision]
+    bytes_each = KERNEL_BYTES[precision]
     channels = sum(w.shape[1] for w in network.weights if w.name == "gamma")
     one, report = tflite.convert(network, "signatures", precision, resolutions=(64,))
     assert report["bytes_by_kind"]["kernels"] == elements * bytes_each

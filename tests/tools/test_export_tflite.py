@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -33,15 +32,28 @@ def _report(path):
     return json.loads(path.with_name(f"{path.name}.report.json").read_text())
 
 
-@pytest.mark.parametrize("layout", ["dynamic", "signatures"])
-def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_path):
+# Three classes of few images: a tie that turns is a large share of them.
+KINDS = {
+    ("signatures", "int8"): ("--min_agreement=0.9",),
+    ("dynamic", "int8_weights"): (
+        "--layout=dynamic",
+        "--precision=int8_weights",
+        "--input_dtype=uint8",
+        "--min_agreement=0.9",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout, precision", KINDS)
+def test_a_run_becomes_one_file_that_was_compared_with_it(
+    layout, precision, finished, tmp_path
+):
     output, numbers = tmp_path / "model.tflite", tmp_path / "numbers.json"
     printed = commands.succeeds(
         MODULE,
         f"--workdir={finished}",
         f"--output={output}",
-        f"--layout={layout}",
-        "--input_dtype=uint8",
+        *KINDS[layout, precision],
         "--threads=1",
         f"--json={numbers}",
     )
@@ -49,25 +61,32 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_
     assert report["sha256"] == hashlib.sha256(data).hexdigest()
     assert report["bytes"] == len(data)
     assert report["bytes_by_kind"] == size.bytes_by_kind(data)
-    assert (report["layout"], report["precision"]) == (layout, "int8_weights")
+    assert (report["layout"], report["precision"]) == (layout, precision)
     assert report["resolutions"] == [48, 32]
     assert report["classes"] == ["blue", "green", "red"]
     assert json.loads(numbers.read_text()) == report
     verification = report["verification"]
     # All of the run's 24 validation images; three classes are too few to conclude.
     assert verification["images"] == 24
-    assert verification["min_agreement"] == 0.99
+    assert verification["min_agreement"] == 0.9
     titles = {
         "dynamic": [f"serving_default {r}" for r in (48, 40, 32)],
         "signatures": ["r48", "r32"],
     }[layout]
     assert list(verification["signatures"]) == titles
     lines = printed.splitlines()
-    assert lines[0] == f"Converting resnet18 ({layout}, int8_weights)"
+    assert lines[0] == f"Converting resnet18 ({layout}, {precision})"
     assert lines[1] == "Comparing it with the network on 24 images of each size"
     assert lines[2:] == list(export_tflite.lines(report, output))
     assert lines[2].startswith(f"{output}: {len(data):,} bytes, sha256 ")
-    assert lines[4].split() == [
+    assert set(report["memory"]) == {"interpreter", "compiled_model"}
+    copies = 1 if report["kernels"]["copies"] else 0
+    assert ("copies of kernels" in lines[4]) == bool(copies)
+    del lines[4 : 4 + copies]
+    for line, (api, used) in zip(lines[4:6], report["memory"].items(), strict=True):
+        assert used["bytes"] > 0 and used["ratio"] > 0
+        assert f"MB after running all ({api})" in line
+    assert lines[6].split() == [
         "signature",
         "error",
         "agreement",
@@ -75,11 +94,11 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_
         "delegated",
     ]
     for line, (title, row) in zip(
-        lines[5:], verification["signatures"].items(), strict=True
+        lines[7:], verification["signatures"].items(), strict=True
     ):
         assert line.startswith(title) and "inconclusive" in line
-        assert row["error"] <= verification["tolerance"] == 0.03
-        assert row["agreement"] >= 0.99
+        assert row["error"] <= verification["tolerance"]
+        assert row["agreement"] >= 0.9
         for operator in row["fallbacks"]:
             assert operator in line
     key = titles[0].partition(" ")[0]
@@ -89,18 +108,37 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(layout, finished, tmp_
     assert names == ["model.tflite", "model.tflite.report.json", "numbers.json"]
 
 
-def test_other_images_some_resolutions_or_no_comparison(finished, photos, tmp_path):
-    output = tmp_path / "model.tflite"
-    base = (MODULE, f"--workdir={finished}", f"--output={output}")
-    few = tmp_path / "few"
+def test_without_its_validation_set_a_run_needs_images_or_no_comparison(
+    finished, photos, tmp_path
+):
+    run, few = tmp_path / "run", tmp_path / "few"
+    shutil.copytree(finished, run)
     shutil.copytree(photos / "val" / "red", few)
-    commands.succeeds(
-        *base, "--layout=signatures", "--resolutions=32", f"--verify_images={few}"
+    flags = (run / "flags.cfg").read_text()
+    assert str(photos) in flags
+    moved = flags.replace(str(photos), str(tmp_path / "moved"))
+    (run / "flags.cfg").write_text(moved)
+    output = tmp_path / "model.tflite"
+    base = (MODULE, f"--workdir={run}", f"--output={output}")
+    commands.refuses(
+        "The run's own images (val) cannot be read; name others with --verify_images=, "
+        "or --verify=off.",
+        *base,
     )
-    verification = _report(output)["verification"]
-    assert verification["images"] == 8
-    assert list(verification["signatures"]) == ["r32"]
-    assert _report(output)["resolutions"] == [32]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "run"]
+    with_images = (*base, "--resolutions=32", f"--verify_images={few}")
+    commands.refuses(
+        "The run's own images (train) cannot be read; name others with "
+        "--calibration_images=.",
+        *with_images,
+    )
+    commands.succeeds(
+        *with_images, f"--calibration_images={few}", "--min_agreement=0.8"
+    )
+    report = _report(output)
+    assert report["resolutions"] == [32]
+    assert report["verification"]["images"] == 8
+    assert list(report["verification"]["signatures"]) == ["r32"]
     commands.refuses("The output exists; choose another, or --overwrite", *base)
     # The report alone is not replaced, either.
     before = output.read_bytes()
@@ -126,26 +164,31 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
 
     commands.refuses("--output is needed", MODULE, run)
     refuses("must hold a finished run", workdir=f"--workdir={tmp_path}")
-    refuses("should be one of <dynamic|signatures>", "--layout=static")
-    refuses("should be one of <float16|float32|int8_weights>", "--precision=int4")
+    refuses("should be one of <signatures|dynamic>", "--layout=static")
+    refuses(
+        "should be one of <float16|float32|int8|int8_weights|lq>", "--precision=int4"
+    )
     refuses("in a directory that exists", output=tmp_path / "no" / "model.tflite")
     (tmp_path / "taken").mkdir()
     refuses("The output must be a file", "--overwrite", output=tmp_path / "taken")
-    refuses("--json must not be the output", f"--json={output}")
     refuses("--json must not be the output", f"--json={output}.report.json")
     refuses(
         "`resolutions` go with the layout signatures. Received: resolutions=(48,)",
         "--resolutions=48",
-    )
-    refuses(
-        "`resolutions` must be some of (48, 32)",
-        "--layout=signatures",
-        "--resolutions=40",
+        "--layout=dynamic",
+        "--precision=float32",
     )
     refuses(
         "--verify_images go with --verify=on",
         "--verify=off",
         f"--verify_images={photos}",
+    )
+    refuses("of the layout dynamic must be one of", "--layout=dynamic")
+    refuses("lq is for networks trained with --weight_bits", "--precision=lq")
+    refuses(
+        "--calibration_images go with files that compute with integers",
+        "--precision=float32",
+        f"--calibration_images={photos}",
     )
     refuses("an existing file or directory", f"--verify_images={tmp_path / 'none'}")
     broken = tmp_path / "taken" / "broken.jpg"
@@ -154,63 +197,38 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_is_refused(finished, tmp_path):
-    tmp_path.chmod(0o500)
-    commands.refuses(
-        "in a directory that can be written",
-        MODULE,
-        f"--workdir={finished}",
-        f"--output={tmp_path / 'model.tflite'}",
+    # Not by its mode: the tests may be run by root, who writes everywhere.
+    denied = "import os; os.access = lambda path, mode, **_: mode != os.W_OK"
+    output = tmp_path / "model.tflite"
+    found = _patched(denied, f"--workdir={finished}", f"--output={output}")
+    assert found.returncode == 2, found.stderr
+    assert found.stderr.strip().splitlines()[-1] == (
+        "error: The output must be in a directory that can be written. "
+        f"Received: {output}"
     )
-    tmp_path.chmod(0o700)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_whose_validation_set_is_gone_names_the_ways_out(
-    finished, photos, tmp_path
-):
-    run, output = tmp_path / "run", tmp_path / "model.tflite"
-    shutil.copytree(finished, run)
-    flags = (run / "flags.cfg").read_text()
-    assert str(photos) in flags
-    moved = flags.replace(str(photos), str(tmp_path / "moved"))
-    (run / "flags.cfg").write_text(moved)
-    base = (MODULE, f"--workdir={run}", f"--output={output}")
-    commands.refuses(
-        "The run's validation set is not there; name images with --verify_images=, or "
-        "--verify=off.",
-        *base,
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    commands.succeeds(*base, f"--verify_images={photos / 'val'}")
-    assert _report(output)["verification"]["images"] == 24
 
 
 def test_a_file_that_is_not_the_network_is_not_written(finished, tmp_path):
     flags = (f"--workdir={finished}", f"--output={tmp_path / 'model.tflite'}")
     verify = "from rs_keras.export import verify"
-    found = _patched(f"{verify}; verify.TOLERANCES['int8_weights'] = 1e-9", *flags)
+    found = _patched(f"{verify}; verify.TOLERANCES['int8'] = 1e-9", *flags)
     assert found.returncode == 1, found.stderr
     message = found.stderr.strip().splitlines()[-1]
-    assert message.startswith(
-        "error: The logits of serving_default 48 differ from the network's by "
-    )
-    assert message.endswith("; int8_weights allows 1e-09. Nothing was written.")
+    assert message.startswith("error: The logits of r48 differ from the network's by ")
+    assert message.endswith("; int8 allows 1e-09. Nothing was written.")
     # An agreement that the network itself would not have.
     disagree = "verify.compare = lambda *a, c=verify.compare: c(*a) | {'agreement': .9}"
-    found = _patched(f"{verify}; {disagree}", *flags)
+    asked = "--min_agreement=0.95"
+    found = _patched(f"{verify}; {disagree}", *flags, asked)
     assert found.returncode == 1, found.stderr
     assert found.stderr.strip().splitlines()[-1] == (
-        "error: serving_default 48 agrees with the network on the class of 90.0% of "
-        "the images; --min_agreement asks for 99.0%. Nothing was written."
+        "error: r48 agrees with the network on the class of 90.0% of the images; "
+        "--min_agreement asks for 95.0%. Nothing was written."
     )
     assert "Traceback" not in found.stderr
     assert list(tmp_path.iterdir()) == []
-    found = _patched(f"{verify}; {disagree}", *flags, "--min_agreement=0.9")
-    assert found.returncode == 0, found.stderr
-    report = _report(tmp_path / "model.tflite")
-    assert report["verification"]["min_agreement"] == 0.9
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(finished, tmp_path):
