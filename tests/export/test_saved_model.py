@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import rs_keras
+from rs_keras.export import output as output_lib
 from rs_keras.export import saved_model
 from rs_keras.layers import conv_bn
 
@@ -193,7 +194,7 @@ def test_what_is_not_the_network_is_not_kept(exported, tmp_path, monkeypatch):
     model, _, _ = exported
     output = tmp_path / "saved"
     monkeypatch.setattr(saved_model, "TOLERANCES", {"float32": -1.0})
-    with pytest.raises(saved_model.VerificationError, match="r64 differ"):
+    with pytest.raises(output_lib.VerificationError, match="r64 differ"):
         saved_model.export_saved_model(model, output)
     assert list(tmp_path.iterdir()) == []
 
@@ -207,7 +208,7 @@ def test_only_a_saved_model_is_replaced_and_only_by_a_whole_one(
     with pytest.raises(ValueError, match="--overwrite. Received: "):
         saved_model.export_saved_model(model, output)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in output.rglob("*"))
-    with monkeypatch.context() as patch, pytest.raises(saved_model.VerificationError):
+    with monkeypatch.context() as patch, pytest.raises(output_lib.VerificationError):
         patch.setattr(saved_model, "TOLERANCES", {"float32": -1.0})
         saved_model.export_saved_model(model, output, overwrite=True)
     found = sorted((p.name, p.stat().st_mtime_ns) for p in output.rglob("*"))
