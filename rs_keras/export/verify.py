@@ -14,13 +14,15 @@ from rs_keras.export import output
 # order, with one more rounding where a factor is taken out of a kernel. float16 rounds
 # kernels by 2**-11, int8_weights by up to 1/254 of each channel's largest value.
 # int8 rounds every activation to 1/255 of its range as well: 0.02 to 0.06 on trained
-# networks; what is further off is no rounding.
+# networks; what is further off is no rounding. lq: beside activations of two bits a
+# rounding takes some of them to another level: 0.09 to 0.15 where sums were float in
+# training.
 TOLERANCES = {
     "float32": 1e-4,
     "float16": 1e-2,
     "int8_weights": 3e-2,
     "int8": 0.2,
-    "lq": 0.5,
+    "lq": 0.3,
 }
 MIN_AGREEMENT = {
     "float32": 0.99,
@@ -109,7 +111,8 @@ def compare(logits, expected):
         images; "agreement": share of equal classes among images that are no near-ties;
         "near_ties": images whose two largest logits are closer than twice the root mean
         square error of a logit; "near_ties_agree": how many of these agree; "classes":
-        how many the network predicts; "inconclusive": whether these are too few}.
+        how many the network predicts; "inconclusive": whether these are too few, or all
+        images are near-ties}.
     """
     difference = logits - expected
     norms = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
@@ -126,7 +129,7 @@ def compare(logits, expected):
         "near_ties": int(near.sum()),
         "near_ties_agree": int(equal[near].sum()),
         "classes": classes,
-        "inconclusive": classes < ENOUGH_CLASSES,
+        "inconclusive": classes < ENOUGH_CLASSES or bool(near.all()),
     }
 
 
