@@ -109,16 +109,18 @@ def compare(logits, expected):
     Returns:
         {"error": norm of the difference over the norm of `expected`, the median over
         images; "agreement": share of equal classes among images that are no near-ties;
-        "near_ties": images whose two largest logits are closer than twice the root mean
-        square error of a logit; "near_ties_agree": how many of these agree; "classes":
-        how many the network predicts; "inconclusive": whether these are too few, or all
-        images are near-ties}.
+        "near_ties": images whose two largest logits are closer than twice the error of
+        that distance (root mean square over images); "near_ties_agree": how many of
+        these agree; "classes": how many the network predicts; "inconclusive": whether
+        these are too few, or all images are near-ties}.
     """
     difference = logits - expected
     norms = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
-    top = np.sort(expected, axis=1)
-    noise = float(np.sqrt(np.mean(np.square(difference))))
-    near = top[:, -1] - top[:, -2] < 2 * noise
+    # Of the two likeliest classes, and how far their distance is off.
+    best = np.argsort(expected, axis=1)[:, :-3:-1]
+    margin = -np.diff(np.take_along_axis(expected, best, axis=1))[:, 0]
+    moved = -np.diff(np.take_along_axis(difference, best, axis=1))[:, 0]
+    near = margin < 2 * np.sqrt(np.mean(np.square(moved)))
     equal = logits.argmax(axis=1) == expected.argmax(axis=1)
     classes = len(np.unique(expected.argmax(axis=1)))
     return {

@@ -33,12 +33,12 @@ def test_the_error_is_a_share_of_the_norm_in_the_median_image():
 def test_agreement_leaves_out_near_ties_and_counts_them():
     expected = np.array([[0, 1], [0, 0.1], [0.1, 0], [2, 0]])
     logits = expected + [[0, 0], [0.12, -0.12], [0, 0], [0, 0]]
-    # A root mean square of sqrt(2 * 0.12**2 / 8) = 0.06: gaps below 0.12 are near-ties,
-    # of which the error turns one over.
+    # Gaps are off by sqrt(0.24**2 / 4) = 0.12: those below 0.24 are near-ties, of which
+    # the error turns one over.
     found = verify.compare(logits, expected)
     assert (found["near_ties"], found["near_ties_agree"]) == (2, 1)
     assert found["agreement"] == 1
-    # Among 20 images one has an error above its gap: sqrt(2 * 0.6**2 / 40) = 0.13.
+    # Among 20 images one has an error above its gap; all: sqrt(1.2**2 / 20) = 0.27.
     expected = np.tile([0.0, 1.0], (20, 1))
     logits = expected.copy()
     logits[3] += [0.6, -0.6]
