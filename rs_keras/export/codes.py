@@ -61,7 +61,11 @@ class Codes:
 
     def signed(self, flips):
         """The codes (int8, in the shape of the kernel) with some channels negated."""
-        return self._codes * flips.reshape(self._shape)
+        return self._codes * self.shaped(flips)
+
+    def shaped(self, channels):
+        """One number a channel, in a shape that kernels are multiplied with."""
+        return channels.reshape(self._shape)
 
     def scales(self, use):
         """float32 (channels,), positive: what a code stands for."""

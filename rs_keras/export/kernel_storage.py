@@ -53,13 +53,46 @@ def store_float(model, kernels, half=False):
     return report
 
 
+def align_signs(model, kernels):
+    """Makes factors agree in sign, for scales of integers are positive.
+
+    Where a channel's factor is negative against those of most resolutions, the channel
+    is negated, and a product with -1 behind the convolution, before its activation,
+    turns it back. Small kernels stay: a copy is less.
+
+    Args:
+        model, kernels: as for `store_float`; both are changed.
+
+    Returns:
+        The number of products.
+    """
+    edits, products = _Edits(model), 0
+    for kernel in kernels:
+        codes = codes_lib.Codes(kernel)
+        if codes.per_channel <= SMALL_CHANNEL:
+            continue
+        for use in kernel.uses:
+            flips = codes.flips(use)
+            if np.any(flips < 0):
+                use.factors = use.factors * flips
+                operator = use.operator
+                values = flatbuffer.constant(model, use.graph, operator.inputs[1])
+                values = values * codes.shaped(flips)
+                buffer = flatbuffer.add_buffer(model, values.astype("float32"))
+                edits.store(use, 1, "float32", buffer)
+                _replace_bias(model, use, bias_of(model, use) * flips)
+                edits.behind(use, "MUL", flips, schema.MulOptionsT())
+                products += 1
+    edits.apply()
+    return products
+
+
 def store_int8(model, kernels, book=False):
     """Each kernel once, as int8 codes with a scale for each channel; computed in float.
 
     The codes are `round(127 K / max|K|)` of each channel, with the sign that its factor
-    has at most resolutions; factors become part of the scales, which are positive.
-    Where a resolution has another sign, the convolution is followed by a product with
-    -1 and 1, or, which is less for a small kernel, reads a copy of the codes.
+    has at most resolutions; factors become part of the scales, which are positive. A
+    use that has another sign reads a copy of the codes: see `align_signs`.
 
     Args and returns: as `store_float`; book: see `codes.Codes`.
     """
@@ -69,15 +102,7 @@ def store_int8(model, kernels, book=False):
         codes = codes_lib.Codes(kernel, book)
         count_error(report, codes)
         for use in kernel.uses:
-            flips = codes.flips(use)
-            product = bool(np.any(flips < 0)) and codes.per_channel > SMALL_CHANNEL
-            if product:
-                bias = bias_of(model, use) * flips
-                _replace_bias(model, use, bias)
-                edits.behind(use, "MUL", flips, schema.MulOptionsT())
-                report["products"] += 1
-                flips = np.ones_like(flips)
-            buffer, copied = codes.buffer(model, flips)
+            buffer, copied = codes.buffer(model, codes.flips(use))
             if copied:
                 report["copies"].append(describe(model, use, codes.size))
             edits.store(use, 1, "int8", buffer, codes.quantization(use))

@@ -120,6 +120,9 @@ def convert(
     flatbuffer.subset(parsed, list(functions))
     flatbuffer.shorten_names(parsed)
     kernels = weight_sharing.find(parsed)
+    products = 0
+    if precision in ("int8_weights", "int8", "lq"):
+        products = kernel_storage.align_signs(parsed, kernels)
     if integer:
         images = {f"r{r}": calibration[r].astype("float32") for r in resolutions}
         ranges = calibration_lib.ranges(flatbuffer.write(parsed), images, threads)
@@ -128,6 +131,7 @@ def convert(
         stored = kernel_storage.store_int8(parsed, kernels, precision == "lq")
     else:
         stored = kernel_storage.store_float(parsed, kernels, precision == "float16")
+    stored["products"] += products
     data = flatbuffer.write(parsed)
     return data, {
         "layout": layout,
