@@ -14,8 +14,7 @@ TFLITE_LAYOUTS = {
     "signatures": ("float32", "float16", "int8_weights", "int8", "lq"),
     "dynamic": ("float32", "float16", "int8_weights"),
 }
-# How LiteRT runs a file: its older API, and its newer one, which can keep the weights
-# as XNNPACK packs them, and then equal ones once.
+# How LiteRT runs a file; a cache keeps the weights as XNNPACK packs them.
 TFLITE_APIS = (
     "interpreter",
     "compiled_model",
@@ -241,8 +240,7 @@ def define_export_tflite_flags():
         "precision",
         "int8",
         sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
-        "float32, float16; int8_weights: kernels of 8-bit integers, computed with in "
-        "float32; int8: integers alone; lq: as int8, of a low-bit network.",
+        "int8_weights: 8-bit kernels, computed in float; int8, lq: integers alone.",
     )
     flags.DEFINE_list(
         "resolutions", None, "With --layout=signatures: some of the trained ones."

@@ -65,6 +65,7 @@ MAY_IMPORT_TENSORFLOW = {
     "rs_keras.build": "threads are set before TensorFlow starts; tf.data",
     "rs_keras.data": "tf.data",
     "rs_keras.export": "SavedModel, the TFLite converter and LiteRT",
+    "rs_keras.profiling.tflite_process": "LiteRT, and nothing else, is measured",
     "rs_keras.layers.switchable_norm": "the fused kernel, where it applies",
     "quant.tfmot": "tensorflow-model-optimization runs on tf_keras",
     "rs_keras.training.tensorboard": "tf.summary writes what TensorBoard shows",
