@@ -27,6 +27,7 @@ def accuracy_against_latency(path, curves, latency):
             slowest[resolution] = max(slowest.get(resolution, place), place)
     for resolution, place in slowest.items():
         axes.annotate(resolution, place, xytext=(6, -3), textcoords="offset points")
+    axes.margins(x=0.1)  # room for the numbers
     axes.set_xlabel(latency)
     axes.set_ylabel("top-1 accuracy of the run")
     axes.grid(visible=True, alpha=0.3)

@@ -162,12 +162,7 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
     def refuses(sentence, *flags, workdir=run, output=output):
         commands.refuses(sentence, MODULE, workdir, f"--output={output}", *flags)
 
-    commands.refuses("--output is needed", MODULE, run)
     refuses("must hold a finished run", workdir=f"--workdir={tmp_path}")
-    refuses("should be one of <signatures|dynamic>", "--layout=static")
-    refuses(
-        "should be one of <float16|float32|int8|int8_weights|lq>", "--precision=int4"
-    )
     refuses("in a directory that exists", output=tmp_path / "no" / "model.tflite")
     (tmp_path / "taken").mkdir()
     refuses("The output must be a file", "--overwrite", output=tmp_path / "taken")
