@@ -221,7 +221,7 @@ def define_input_dtype():
         "input_dtype",
         None,
         ("float32", "uint8"),
-        "Of the images, RGB 0..255; default: float32, and uint8 if integer-only.",
+        "Of the images, RGB 0..255; default: float32 (integer-only .tflite: uint8).",
     )
 
 
@@ -238,9 +238,10 @@ def define_export_tflite_flags():
     )
     flags.DEFINE_enum(
         "precision",
-        "int8",
+        None,
         sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
-        "int8_weights: 8-bit kernels, computed in float; int8, lq: integers alone.",
+        "int8_weights: 8-bit kernels, computed in float; int8, lq: integers alone. "
+        "Default: int8 (signatures), int8_weights (dynamic, without int8 and lq).",
     )
     flags.DEFINE_list(
         "resolutions", None, "With --layout=signatures: some of the trained ones."
@@ -252,9 +253,7 @@ def define_export_tflite_flags():
         "With --precision=int8 or lq: a directory of images whose activations give the "
         "ranges; default: some of the run's training set.",
     )
-    flags.DEFINE_enum(
-        "verify", "on", ("on", "off"), "Compare the file with the network on images."
-    )
+    flags.DEFINE_enum("verify", "on", ("on", "off"), "Compare it with the network.")
     flags.DEFINE_string(
         "verify_images",
         None,
@@ -263,8 +262,8 @@ def define_export_tflite_flags():
     flags.DEFINE_float(
         "min_agreement",
         None,
-        "Share of images whose class must be the network's; default: 0.99, and 0.97 "
-        "with --precision=int8 or lq.",
+        "Share of images, near-ties left out, whose class must be the network's; "
+        "default: 0.99, and 0.97 with --precision=int8 or lq.",
         lower_bound=0.0,
         upper_bound=1.0,
     )

@@ -53,7 +53,8 @@ def main():
                 "--verify_images go with --verify=on. "
                 f"Received: --verify=off --verify_images={values.verify_images}"
             )
-        tflite.check_options(values.layout, values.precision, values.input_dtype)
+        precision = values.precision or tflite.DEFAULTS[values.layout]
+        tflite.check_options(values.layout, precision, values.input_dtype)
         build.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         chosen = tflite.check_resolutions(model, values.layout, resolutions)
@@ -62,22 +63,22 @@ def main():
             if values.verify == "on":
                 sides = tflite.resolutions_to_verify(values.layout, chosen)
                 images = _images(workdir, model, sides, "verify", values.verify_images)
-            integer = tflite.needs_calibration(model, values.precision)
+            integer = tflite.needs_calibration(model, precision)
             if values.calibration_images and not integer:
                 raise ValueError(
                     "--calibration_images go with files that compute with integers. "
-                    f"Received: --precision={values.precision} "
+                    f"Received: --precision={precision} "
                     f"--calibration_images={values.calibration_images}"
                 )
             if integer:
                 calibration = _images(
                     workdir, model, chosen, "calibration", values.calibration_images
                 )
-        print(f"Converting {model.name} ({values.layout}, {values.precision})")
+        print(f"Converting {model.name} ({values.layout}, {precision})")
         data, report = tflite.convert(
             model,
             values.layout,
-            values.precision,
+            precision,
             resolutions=resolutions,
             input_dtype=values.input_dtype,
             calibration=calibration,
@@ -93,13 +94,14 @@ def main():
                 data,
                 model,
                 tflite.signatures_to_verify(report, images),
-                values.precision,
+                precision,
                 min_agreement=values.min_agreement,
                 threads=values.threads,
             )
         except output.VerificationError as error:
             sys.exit(f"error: {error}")
-    report["memory"] = _memory(model, data, report)
+    with config_lib.mistakes():
+        report["memory"] = _memory(model, data, report)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     with config_lib.mistakes():
         output.write_files({report_path: text.encode(), path: data})
@@ -120,6 +122,11 @@ def lines(report, output):
             f"  copies of kernels for a resolution where factors differ in sign: "
             f"{len(kernels['copies'])}, {extra:,} bytes"
         )
+    if kernels["products"]:
+        yield (
+            f"  {kernels['products']} products behind convolutions, "
+            f"{kernels['sums']} of them with a sum"
+        )
     for api, used in report["memory"].items():
         if used is not None:
             found = f"  {used['bytes'] / 1e6:,.1f} MB after running all ({api}), "
@@ -133,12 +140,20 @@ def lines(report, output):
     if verification == "off":
         yield "  not compared with the network (--verify=off)"
         return
-    yield f"{'signature':20} {'error':>8} {'agreement':>10}  near-ties  delegated"
+    yield (
+        f"  {verification['images']} images, error at most "
+        f"{verification['tolerance']:g}; docs/tflite.md explains the columns"
+    )
+    yield (
+        f"{'signature':20} {'error':>8} {'of all':>7} {'agreement':>10}  near-ties  "
+        "delegated"
+    )
     for name, row in verification["signatures"].items():
         ties = f"{row['near_ties_agree']}/{row['near_ties']}"
+        delegated = f"{row['delegated']}/{row['operators']}"
         found = (
-            f"{name:20} {row['error']:8.1e} {row['agreement']:10.1%}  {ties:>9}  "
-            f"{row['delegated']}/{row['operators']}"
+            f"{name:20} {row['error']:8.1e} {row['agreement_of_all']:7.1%} "
+            f"{row['agreement']:10.1%}  {ties:>9}  {delegated}"
         )
         if row["fallbacks"]:
             others = (f"{number} {op}" for op, number in row["fallbacks"].items())
@@ -184,7 +199,10 @@ def _images(workdir, model, sides, purpose, directory):
         "calibration": ("train", CALIBRATION_IMAGES, ""),
     }[purpose]
     if directory:
-        return samples.of_directory(directory, sides, count)
+        try:
+            return samples.of_directory(directory, sides, count)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--{purpose}_images: {error}") from error
     try:
         source = sources.open_source(workdir.flag("dataset"), split)
     except (ValueError, OSError) as error:

@@ -23,6 +23,7 @@ from rs_keras.export import weight_sharing
 _SAME = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD")
 # A softmax has no other parameters.
 _SOFTMAX = (1 / 256, integer_graph.LOWEST)
+_NO_ACTIVATION = schema.ActivationFunctionType.NONE
 # Steps of the output for a step of the input of a convolution that only saturates.
 _STEEP = 8 * codes_lib.LARGEST_CODE
 
@@ -68,6 +69,8 @@ class _Graph(integer_graph.IntegerGraph):
         self._uses = uses
         self._report = report
         self._same = {}  # {tensor: the one that has its values}
+        # A tensor of zeros has a range, too: kernels compute with ratios of scales.
+        self._least = 1e-4 * max(max(-low, high) for low, high in ranges.values())
 
     def convert(self):
         graph = self.graph
@@ -112,7 +115,8 @@ class _Graph(integer_graph.IntegerGraph):
         name = flatbuffer.operator_name(self.model, first)
         scale = 1.0
         factor = self.constant(first) if name == "MUL" else None
-        if factor is not None and factor.size == 1:
+        alone = not any(image in operator.inputs for operator in todo[1:])
+        if factor is not None and factor.size == 1 and alone:
             scale = float(factor.max())
             self._same[int(first.outputs[0])] = image
             del todo[0]
@@ -166,6 +170,7 @@ class _Graph(integer_graph.IntegerGraph):
             copy = kernel_storage.describe(self.model, use, codes.size)
             self._report["copies"].append(copy)
         scales = codes.scales(use).astype("float64")
+        self.widen(target, scales.max(), source)
         scales = self.safe_scales(scales, bias, source, target)
         old = self.graph.tensors[operator.inputs[1]]
         stored = flatbuffer.add_tensor(
@@ -185,7 +190,9 @@ class _Graph(integer_graph.IntegerGraph):
         values = self.constant(operator).astype("float64").reshape(-1)
         factor, offset = (values, 0.0) if name == "MUL" else (1.0, values)
         last = operator
-        if name == "MUL" and todo and last.outputs[0] in todo[0].inputs:
+        readers = [op for op in todo if last.outputs[0] in op.inputs]
+        plain = last.builtinOptions.fusedActivationFunction == _NO_ACTIVATION
+        if name == "MUL" and plain and readers == todo[:1]:
             following = flatbuffer.operator_name(self.model, todo[0])
             added = self.constant(todo[0])
             if following == "ADD" and added is not None:
@@ -265,7 +272,7 @@ class _Graph(integer_graph.IntegerGraph):
             return self._fixed[index]
         low, high = self._ranges[index]
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / integer_graph.CODES, 1e-8)
+        scale = max(high - low, self._least) / integer_graph.CODES
         zero_point = int(
             np.clip(
                 round(integer_graph.LOWEST - low / scale),

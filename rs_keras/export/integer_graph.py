@@ -20,6 +20,8 @@ VERSIONS = {
     "PAD": 2,
     "SOFTMAX": 2,
 }
+# Input scale times kernel scale over output scale: XNNPACK takes less than 256.
+_LARGEST_MULTIPLIER = 128
 # How far a bias may go: the sums of a channel need the rest of the 32 bits.
 _LARGEST_BIAS = 2**30
 # Of the output's step; a channel this weak is constant, and its multiplier is still
@@ -65,6 +67,7 @@ class IntegerGraph:
     def pixel(self, source, target, factor, offset, activation):
         """Adds a depthwise convolution of one pixel; its parameters are known."""
         scales = np.abs(factor) / codes_lib.LARGEST_CODE
+        self.widen(target, scales.max(), source)
         scales = self.safe_scales(scales, offset, source, target)
         codes = np.where(factor < 0, -1, 1) * codes_lib.LARGEST_CODE
         kernel = flatbuffer.add_constant(
@@ -80,6 +83,16 @@ class IntegerGraph:
         options.fusedActivationFunction = activation
         bias = self.add_bias(offset, scales, source)
         self.add("DEPTHWISE_CONV_2D", [source, kernel, bias], target, options)
+
+    def widen(self, target, scale, source):
+        """Raises the scale of what a kernel computes where it is out of proportion.
+
+        Args:
+            scale: the largest of the kernel's.
+        """
+        found, zero_point = self.parameters[target]
+        least = self.parameters[source][0] * scale / _LARGEST_MULTIPLIER
+        self.parameters[target] = (max(found, float(least)), zero_point)
 
     def safe_scales(self, scales, bias, source, target):
         """Scales of channels, raised where they are too weak to be computed with."""

@@ -231,8 +231,11 @@ def bias_of(model, use):
     """The bias of an operator, float64 (channels,); zeros where it has none."""
     inputs = use.operator.inputs
     bias = None
-    if len(inputs) > 2:
+    if len(inputs) > 2 and inputs[2] >= 0:
         bias = flatbuffer.constant(model, use.graph, inputs[2])
+        if bias is None:
+            name = use.graph.tensors[inputs[2]].name.decode()
+            raise ValueError(f"Biases must be constants. Received: {name}, computed")
     return np.zeros(len(use.factors)) if bias is None else bias.astype("float64")
 
 

@@ -103,6 +103,23 @@ class InferenceNetwork:
         return np.broadcast_to(rows, (len(self.resolutions), rows.shape[1]))
 
 
+def in_float32(model):
+    """The network itself, or a copy that computes in float32 if it does not."""
+    if model.compute_dtype == "float32":
+        return model
+
+    def rewritten(node):
+        if isinstance(node, list):
+            return [rewritten(value) for value in node]
+        if not isinstance(node, dict):
+            return node
+        return {k: "float32" if k == "dtype" else rewritten(v) for k, v in node.items()}
+
+    copy = classifier.Classifier.from_config(rewritten(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def resolution_of(images):
     """round(sqrt(H * W)) of images (N, H, W, 3), a float32 scalar tensor."""
     shape = tf.cast(tf.shape(images), "float32")

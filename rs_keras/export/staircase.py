@@ -43,9 +43,24 @@ def find(model, graph):
     for select in selects:
         if int(select.outputs[0]) not in inner:
             staircase = _staircase(model, graph, producers, select)
-            if staircase is not None:
+            if staircase is not None and _is_whole(graph, staircase):
                 found[id(select)] = staircase
     return found
+
+
+def _is_whole(graph, staircase):
+    """Whether nothing else reads what is inside of a staircase."""
+    parts = {*staircase.others, id(staircase.last)}
+    inside = {
+        int(i)
+        for op in graph.operators
+        if id(op) in staircase.others
+        for i in op.outputs
+    }
+    return not any(
+        id(op) not in parts and inside & {int(i) for i in op.inputs}
+        for op in graph.operators
+    )
 
 
 def _staircase(model, graph, producers, last):

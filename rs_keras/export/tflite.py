@@ -22,7 +22,11 @@ from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 
 LAYOUTS = flag_definitions.TFLITE_LAYOUTS
+# {layout: its precision where none is asked for}; docs/tflite.md has the reasons.
+DEFAULTS = {"signatures": "int8", "dynamic": "int8_weights"}
 INPUT_DTYPES = ("float32", "uint8")
+# Of activations that integer-only files have steps for: 15 of them at 4 bits.
+LARGEST_BITS = 4
 DYNAMIC_KEY = "serving_default"
 
 
@@ -41,6 +45,10 @@ def check_options(layout, precision, input_dtype=None):
         raise ValueError(
             f"`input_dtype` must be one of {INPUT_DTYPES}. "
             f"Received: input_dtype={input_dtype!r}"
+        )
+    if precision == "int8" and input_dtype == "float32":
+        raise ValueError(
+            "The image of integer-only files is uint8. Received: input_dtype='float32'"
         )
 
 
@@ -109,7 +117,8 @@ def convert(
         )
     # Integers come of a float graph, whose image is read as it is.
     input_dtype = "float32" if integer else input_dtype or "float32"
-    network = network_lib.InferenceNetwork(model)
+    # Runtimes choose the precision of their arithmetic by themselves.
+    network = network_lib.InferenceNetwork(network_lib.in_float32(model))
     if layout == "signatures":
         functions = static_functions(network, resolutions, input_dtype)
     else:
@@ -184,10 +193,16 @@ def needs_calibration(model, precision):
             "lq is for networks trained with --weight_bits. "
             f"Received: {model.name}, whose kernels are float"
         )
-    return precision == "int8" or (
-        precision == "lq"
-        and any(isinstance(q, quantizers.LQActivationQuantizer) for q in quantized)
-    )
+    bits = [
+        q.bits for q in quantized if isinstance(q, quantizers.LQActivationQuantizer)
+    ]
+    integer = precision == "int8" or (precision == "lq" and bool(bits))
+    if integer and max(bits, default=1) > LARGEST_BITS:
+        raise ValueError(
+            f"int8 and lq are for activations of up to {LARGEST_BITS} bits, or of 32. "
+            f"Received: {model.name} with {max(bits)}"
+        )
+    return integer
 
 
 def signatures_to_verify(report, images):
@@ -252,5 +267,13 @@ def stock(network, functions):
                 scratch, signature_keys=list(functions)
             )
             return converter.convert()
+    except Exception as error:
+        # Its class is in no public module.
+        if type(error).__name__ != "ConverterError":
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"TensorFlow's converter must know the network. Received: {reason}"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

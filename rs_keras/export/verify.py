@@ -7,8 +7,11 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter as litert
 
+from quant import quantizers
 from rs_keras.export import flatbuffer
+from rs_keras.export import network as network_lib
 from rs_keras.export import output
+from rs_keras.layers import conv_bn
 
 # Of the logits, as a share of their norm. float32: the same arithmetic in another
 # order, with one more rounding where a factor is taken out of a kernel. float16 rounds
@@ -31,6 +34,8 @@ MIN_AGREEMENT = {
     "int8": 0.97,
     "lq": 0.97,
 }
+# Of probabilities: those of integers count in 1/256.
+LARGEST_STEP = 0.01
 # Agreement says little where the network gives nearly all images one class.
 ENOUGH_CLASSES = 5
 
@@ -51,8 +56,9 @@ class Signature:
 
     @property
     def title(self):
-        names = (f"r{self.resolution}", f"{self.key} {self.resolution}")
-        return names[self.key != names[0]]
+        if self.key == f"r{self.resolution}":
+            return self.key
+        return f"{self.key} {self.resolution}"
 
 
 def verify(data, model, signatures, precision, *, min_agreement=None, threads=0):
@@ -77,17 +83,31 @@ def verify(data, model, signatures, precision, *, min_agreement=None, threads=0)
     if min_agreement is None:
         min_agreement = MIN_AGREEMENT[precision]
     tolerance = TOLERANCES[precision]
-    interpreter = litert.Interpreter(model_content=data, num_threads=threads or None)
+    model = network_lib.in_float32(model)
     found = {}
     for signature in signatures:
-        row = compare(_run(interpreter, signature), _logits(model, signature))
-        row |= delegation(data, signature.key, signature.resolution)
-        found[signature.title] = row
+        try:
+            logits, probabilities = _run(data, signature, threads)
+            delegated = delegation(data, signature.key, signature.resolution)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise output.VerificationError(
+                f"LiteRT cannot run {signature.title}: {reason}. Nothing was written."
+            ) from error
+        row = compare(logits, _logits(model, signature), typical=_has_steps(model))
+        found[signature.title] = row | delegated
         if not row["error"] <= tolerance:
             raise output.VerificationError(
                 f"The logits of {signature.title} differ from the network's by "
                 f"{row['error']:.2g} of their norm; {precision} allows {tolerance}. "
                 "Nothing was written."
+            )
+        softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
+        softmax /= softmax.sum(axis=1, keepdims=True)
+        if not np.abs(probabilities - softmax).max() <= LARGEST_STEP:
+            raise output.VerificationError(
+                f"The probabilities of {signature.title} are not the softmax of its "
+                "logits. Nothing was written."
             )
         if row["agreement"] < min_agreement:
             raise output.VerificationError(
@@ -103,19 +123,26 @@ def verify(data, model, signatures, precision, *, min_agreement=None, threads=0)
     }
 
 
-def compare(logits, expected):
+def compare(logits, expected, typical=False):
     """How near logits (N, C) are to those of the network.
 
+    Args:
+        typical: take the error of the median image instead of all; for networks whose
+            activations have few levels, where a rounding may take one of an image over
+            a threshold.
+
     Returns:
-        {"error": norm of the difference over the norm of `expected`, the median over
-        images; "agreement": share of equal classes among images that are no near-ties;
-        "near_ties": images whose two largest logits are closer than twice the error of
-        that distance (root mean square over images); "near_ties_agree": how many of
-        these agree; "classes": how many the network predicts; "inconclusive": whether
-        these are too few, or all images are near-ties}.
+        {"error": norm of the difference over the norm of `expected`; "largest_error":
+        that of the worst image; "agreement_of_all": share of equal classes;
+        "agreement": that among images that are no near-ties; "near_ties": images whose
+        two largest logits are closer than twice the error of that distance (root mean
+        square over images); "near_ties_agree": how many of these agree; "classes": how
+        many the network predicts; "inconclusive": whether these are too few, or most
+        images near-ties}.
     """
     difference = logits - expected
-    norms = np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
+    errors = _norms(difference) / _norms(expected)
+    error = np.linalg.norm(difference) / max(np.linalg.norm(expected), 1e-12)
     # Of the two likeliest classes, and how far their distance is off.
     best = np.argsort(expected, axis=1)[:, :-3:-1]
     margin = -np.diff(np.take_along_axis(expected, best, axis=1))[:, 0]
@@ -124,15 +151,19 @@ def compare(logits, expected):
     equal = logits.argmax(axis=1) == expected.argmax(axis=1)
     classes = len(np.unique(expected.argmax(axis=1)))
     return {
-        # The median: where activations have few levels, a rounding may take one of an
-        # image over a threshold.
-        "error": float(np.median(np.linalg.norm(difference, axis=1) / norms)),
+        "error": float(np.median(errors) if typical else error),
+        "largest_error": float(errors.max()),
+        "agreement_of_all": float(equal.mean()),
         "agreement": float(equal[~near].mean()) if not near.all() else 1.0,
         "near_ties": int(near.sum()),
         "near_ties_agree": int(equal[near].sum()),
         "classes": classes,
-        "inconclusive": classes < ENOUGH_CLASSES or bool(near.all()),
+        "inconclusive": classes < ENOUGH_CLASSES or bool(near.mean() > 0.5),
     }
+
+
+def _norms(logits):
+    return np.maximum(np.linalg.norm(logits, axis=1), 1e-12)
 
 
 def delegation(data, key, resolution):
@@ -175,18 +206,32 @@ def delegation(data, key, resolution):
     }
 
 
-def _run(interpreter, signature):
-    """Logits (N, C) of a signature, float32; one image after the other."""
+def _run(data, signature, threads):
+    """Logits and probabilities (N, C), float32; one image after the other."""
+    interpreter = litert.Interpreter(model_content=data, num_threads=threads or None)
     run = interpreter.get_signature_runner(signature.key)
     dtype = run.get_input_details()["image"]["dtype"]
-    images = signature.images.astype(dtype)
-    # A copy: LiteRT reuses the memory of its outputs.
-    logits = [np.array(run(image=image[None])["logits"]) for image in images]
-    logits = np.concatenate(logits)
-    scale, zero_point = run.get_output_details()["logits"]["quantization"]
-    if scale:
-        logits = scale * (logits.astype("float32") - zero_point)
-    return logits
+    found = {"logits": [], "probabilities": []}
+    for image in signature.images.astype(dtype):
+        outputs = run(image=image[None])
+        for name, values in found.items():
+            # A copy: LiteRT reuses the memory of its outputs.
+            values.append(np.array(outputs[name], "float32"))
+    details = run.get_output_details()
+    for name, values in found.items():
+        scale, zero_point = details[name]["quantization"]
+        found[name] = np.concatenate(values)
+        if scale:
+            found[name] = scale * (found[name] - zero_point)
+    return found["logits"], found["probabilities"]
+
+
+def _has_steps(model):
+    """Whether activations are rounded to levels in the network itself."""
+    leaves = conv_bn.leaves(model.blocks)
+    return bool(model.ranges) or any(
+        isinstance(layer, quantizers.LQActivationQuantizer) for layer in leaves
+    )
 
 
 def _logits(model, signature):

@@ -91,7 +91,7 @@ def memory(entries, apis=("interpreter", "compiled_model"), *, threads=1):
         with contextlib.ExitStack() as stack:
             timers = [_Timer(stack, entry, api, threads) for entry in entries]
             for timer in timers:
-                timer.attempt(timer.load)
+                timer.attempt(timer.load, 1)
             found[api] = [timer.resident() for timer in timers]
     return {api: None if None in found[api] else found[api] for api in found}
 
@@ -131,10 +131,10 @@ class _Timer:
             except tflite_client.Failure as failure:
                 self.error = str(failure)
 
-    def load(self):
+    def load(self, times=LOADS):
         scratch = tempfile.TemporaryDirectory(prefix="rs_keras.")
         directory = pathlib.Path(self._stack.enter_context(scratch))
-        loads = [self._load_anew(directory / str(n)) for n in range(LOADS)]
+        loads = [self._load_anew(directory / str(n)) for n in range(times)]
         if self._api == "compiled_model_disk_cache":
             self._found["load_cold_ms"] = _median(load["load_ms"] for load in loads)
             cache = directory / "0"

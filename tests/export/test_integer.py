@@ -134,6 +134,20 @@ def test_a_dead_channel_is_its_constant(tiny, batch):
     assert report["kernels"]["copies"] == []
 
 
+@pytest.mark.parametrize("layers", ["branch1_norm", "norm"])
+def test_tensors_that_are_always_zero_have_a_scale(layers, tiny, batch):
+    """Behind a ReLU that nothing passes: one tensor, or all of them."""
+    model = test_saved_model.spread(tiny())
+    for weight in model.weights:
+        if weight.path.endswith("norm/beta") and layers in weight.path:
+            weight.assign(np.full(weight.shape, -100.0))
+    model.head.bias.assign(np.arange(6))
+    data, _ = converted(model, batch, "int8")
+    for resolution in model.resolutions:
+        images = batch(8, resolution)[0]
+        assert np.median(errors(model, data, resolution, images)) < TOLERANCE
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_steps_give_the_level_of_every_code(bits):
     """All 256 values of a pixel, through a quantizer and a convolution that copies."""
@@ -191,6 +205,39 @@ def test_refusals(options, message, tiny, batch):
     with pytest.raises(ValueError, match=message) as error:
         tflite.convert(model, "signatures", **{"calibration": images, **options})
     assert "Received: " in str(error.value)
+
+
+def test_activations_of_more_bits_than_there_are_steps_for_are_refused(tiny):
+    for precision in ("int8", "lq"):
+        with pytest.raises(ValueError) as error:
+            tflite.convert(tiny(bits=(2, 5)), "signatures", precision)
+        assert str(error.value) == (
+            "int8 and lq are for activations of up to 4 bits, or of 32. "
+            "Received: tiny with 5"
+        )
+
+
+def test_what_stands_between_a_product_and_a_sum_is_kept(batch):
+    """max(x * a, 0) + b is no multiple of x plus something."""
+    draw = np.random.default_rng(0).normal
+    kernel, factor, offset = (
+        tf.constant(draw(size=s).astype("f")) for s in ((3, 3, 3, 8), (8,), (8,))
+    )
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 16, 16, 3), "float32", "image")])
+    def graph(image):
+        x = tf.nn.relu(tf.nn.conv2d(image / 255, kernel, 2, "VALID"))
+        x = tf.nn.relu(x * factor) + offset
+        return {"logits": tf.reduce_mean(x, axis=(1, 2))}
+
+    model = parsed(graph)
+    images = batch(8, 16)[0]
+    ranges = calibration.ranges(flatbuffer.write(model), {"r0": images.astype("f")})
+    integer.make_integer(model, weight_sharing.find(model), ranges)
+    found = outputs(flatbuffer.write(model), "r0", images)
+    expected = [graph(tf.constant(i[None], "float32"))["logits"][0] for i in images]
+    error = np.linalg.norm(found - np.array(expected)) / np.linalg.norm(expected)
+    assert error < TOLERANCE
 
 
 def test_an_operator_without_a_rule_is_named():

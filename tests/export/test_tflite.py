@@ -253,6 +253,24 @@ def test_values_that_half_precision_has_no_room_for_are_refused(tiny):
     )
 
 
+@pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
+def test_networks_of_half_precision_are_exported_in_float32(name, tiny, batch, policy):
+    policy(name)
+    model = saved.spread(tiny())
+    policy("float32")
+    same = saved.spread(tiny())
+    same.set_weights(model.get_weights())
+    data, report = tflite.convert(model, "signatures", "float32")
+    for r in model.resolutions:
+        images = batch(2, r)[0].astype("float32")
+        _assert_computes(data, f"r{r}", same, images, r, "float32")
+    images = {r: batch(8, r)[0] for r in model.resolutions}
+    found = verify.verify(
+        data, model, tflite.signatures_to_verify(report, images), "float32"
+    )
+    assert found["tolerance"] == 1e-4
+
+
 def test_a_size_between_two_resolutions_is_verified_where_one_graph_serves_all():
     assert tflite.resolutions_to_verify("signatures", (64, 48, 32)) == [64, 48, 32]
     assert tflite.resolutions_to_verify("dynamic", (64, 48, 32)) == [64, 56, 48, 32]

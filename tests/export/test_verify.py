@@ -25,7 +25,12 @@ def test_the_error_is_a_share_of_the_norm_in_the_median_image():
     expected = np.array([[3.0, 4.0], [6.0, 8.0], [0.0, 5.0]])
     logits = expected + [[0.0, 0.5], [3.0, 4.0], [0.03, 0.04]]
     # 0.5 / 5, 5 / 10, and 0.05 / 5
-    assert verify.compare(logits, expected)["error"] == pytest.approx(0.1)
+    found = verify.compare(logits, expected, typical=True)
+    assert found["error"] == pytest.approx(0.1)
+    # Of all: sqrt((0.5² + 5² + 0.05²) / (5² + 10² + 5²)).
+    found = verify.compare(logits, expected)
+    assert found["error"] == pytest.approx(np.sqrt(25.2525 / 150))
+    assert found["largest_error"] == pytest.approx(0.5)
     silent = verify.compare(np.zeros((1, 2)), np.zeros((1, 2)))
     assert silent["error"] == 0 and silent["agreement"] == 1
 
@@ -92,7 +97,8 @@ def test_a_report_has_a_row_for_each_signature(exported):
         # Two graphs of the network may differ in their last bits.
         assert row["error"] == pytest.approx(compared["error"], abs=1e-7)
         delegation = verify.delegation(data, signature.key, signature.resolution)
-        assert row == compared | delegation | {"error": row["error"]}
+        errors = {key: row[key] for key in ("error", "largest_error")}
+        assert row == compared | delegation | errors
         assert row["error"] < saved.TOLERANCE and row["agreement"] == 1
         assert row["fallbacks"] == {} and row["operators"] > 5
     dynamic = verify.Signature(tflite.DYNAMIC_KEY, 56, None)
@@ -139,7 +145,9 @@ def test_too_little_agreement_is_refused(exported, monkeypatch):
     model, data, signatures = exported
     compare = verify.compare
     monkeypatch.setattr(
-        verify, "compare", lambda *logits: {**compare(*logits), "agreement": 0.95}
+        verify,
+        "compare",
+        lambda *logits, **options: {**compare(*logits, **options), "agreement": 0.95},
     )
     with pytest.raises(output.VerificationError) as error:
         verify.verify(data, model, signatures, "float32")

@@ -37,7 +37,6 @@ KINDS = {
     ("signatures", "int8"): ("--min_agreement=0.9",),
     ("dynamic", "int8_weights"): (
         "--layout=dynamic",
-        "--precision=int8_weights",
         "--input_dtype=uint8",
         "--min_agreement=0.9",
     ),
@@ -80,21 +79,25 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(
     assert lines[2:] == list(export_tflite.lines(report, output))
     assert lines[2].startswith(f"{output}: {len(data):,} bytes, sha256 ")
     assert set(report["memory"]) == {"interpreter", "compiled_model"}
-    copies = 1 if report["kernels"]["copies"] else 0
-    assert ("copies of kernels" in lines[4]) == bool(copies)
-    del lines[4 : 4 + copies]
+    for name in ("copies", "products"):
+        assert (name in lines[4]) == bool(report["kernels"][name])
+        if report["kernels"][name]:
+            del lines[4]
     for line, (api, used) in zip(lines[4:6], report["memory"].items(), strict=True):
         assert used["bytes"] > 0 and used["ratio"] > 0
         assert f"MB after running all ({api})" in line
-    assert lines[6].split() == [
+    assert lines[6].startswith("  24 images, error at most ")
+    assert lines[7].split() == [
         "signature",
         "error",
+        "of",
+        "all",
         "agreement",
         "near-ties",
         "delegated",
     ]
     for line, (title, row) in zip(
-        lines[7:], verification["signatures"].items(), strict=True
+        lines[8:], verification["signatures"].items(), strict=True
     ):
         assert line.startswith(title) and "inconclusive" in line
         assert row["error"] <= verification["tolerance"]
@@ -178,14 +181,19 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(finished, photos, tmp_
         "--verify=off",
         f"--verify_images={photos}",
     )
-    refuses("of the layout dynamic must be one of", "--layout=dynamic")
+    refuses(
+        "of the layout dynamic must be one of", "--layout=dynamic", "--precision=int8"
+    )
     refuses("lq is for networks trained with --weight_bits", "--precision=lq")
     refuses(
         "--calibration_images go with files that compute with integers",
         "--precision=float32",
         f"--calibration_images={photos}",
     )
-    refuses("an existing file or directory", f"--verify_images={tmp_path / 'none'}")
+    refuses(
+        "--verify_images: Images must be an existing",
+        f"--verify_images={tmp_path / 'none'}",
+    )
     broken = tmp_path / "taken" / "broken.jpg"
     broken.write_bytes(b"not an image")
     refuses("broken.jpg", f"--verify_images={broken}")
@@ -214,7 +222,10 @@ def test_a_file_that_is_not_the_network_is_not_written(finished, tmp_path):
     assert message.startswith("error: The logits of r48 differ from the network's by ")
     assert message.endswith("; int8 allows 1e-09. Nothing was written.")
     # An agreement that the network itself would not have.
-    disagree = "verify.compare = lambda *a, c=verify.compare: c(*a) | {'agreement': .9}"
+    disagree = (
+        "verify.compare = lambda *a, c=verify.compare, **o: "
+        "c(*a, **o) | {'agreement': .9}"
+    )
     asked = "--min_agreement=0.95"
     found = _patched(f"{verify}; {disagree}", *flags, asked)
     assert found.returncode == 1, found.stderr
