@@ -170,7 +170,7 @@ def _stock_files(model, directory):
     from rs_keras.export import network as network_lib
     from rs_keras.export import tflite
 
-    network = network_lib.InferenceNetwork(model)
+    network = network_lib.InferenceNetwork(network_lib.in_float32(model))
     for number, resolution in enumerate(model.resolutions, 1):
         print(
             f"Converting {model.name} for {resolution} alone "

@@ -170,7 +170,7 @@ def _memory(model, data, report):
     from rs_keras.profiling import tflite_cost
     from rs_keras.profiling import tflite_entry
 
-    network = network_lib.InferenceNetwork(model)
+    network = network_lib.InferenceNetwork(network_lib.in_float32(model))
     functions = tflite.static_functions(network, report["resolutions"][:1], "float32")
     with tempfile.TemporaryDirectory(prefix="rs_keras.") as folder:
         entries = []
