@@ -38,8 +38,8 @@ def test_five_resolutions_cost_a_share_of_one_file(name, record_property):
     channels = sum(w.shape[1] for w in model.weights if w.name == "gamma")
     elements = sum(np.size(w) for w in model.weights if w.name.endswith("kernel"))
     network = network_lib.InferenceNetwork(model)
-    one = tflite._signatures(network, (224,), "float32")
-    stock = len(tflite._stock(network, one))
+    one = tflite.static_functions(network, (224,), "float32")
+    stock = len(tflite.stock(network, one))
     assert stock > 4 * elements
     for layout, bounds in BOUNDS[name].items():
         for (precision, divisor), bound in zip(DIVISORS.items(), bounds, strict=True):
