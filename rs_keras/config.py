@@ -62,6 +62,12 @@ def integers(name):
     return _numbers(name, int, "integers")
 
 
+def resolutions():
+    """--resolutions as a tuple, descending; None if it is not given."""
+    found = integers("resolutions")
+    return None if found is None else resolutions_lib.check_resolutions(found)
+
+
 def run(main):
     """Parses the command line and calls `main()`.
 

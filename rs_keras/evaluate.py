@@ -8,7 +8,6 @@ import time
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
-from rs_keras import resolutions as resolutions_lib
 from rs_keras import workdir as workdir_lib
 from rs_keras.training import loop
 
@@ -18,9 +17,7 @@ def main():
         config_lib.require("workdir")
         config_lib.check_json()
         values = config_lib.values()
-        resolutions = config_lib.integers("resolutions")
-        if resolutions is not None:
-            resolutions = resolutions_lib.check_resolutions(resolutions)
+        resolutions = config_lib.resolutions()
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 

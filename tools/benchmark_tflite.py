@@ -14,7 +14,6 @@ import tempfile
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
-from rs_keras import resolutions as resolutions_lib
 from rs_keras import workdir as workdir_lib
 
 # Of the columns of a table.
@@ -36,9 +35,7 @@ def main():
             if not values.model or not all(values.model):
                 raise ValueError("--model must name .tflite files. Received: --model=")
             check_plot(values.plot, values.workdir)
-            resolutions = config_lib.integers("resolutions")
-            if resolutions is not None:
-                resolutions = resolutions_lib.check_resolutions(resolutions)
+            resolutions = config_lib.resolutions()
 
             from rs_keras.profiling import tflite_cost
             from rs_keras.profiling import tflite_entry

@@ -13,7 +13,6 @@ import tempfile
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
-from rs_keras import resolutions as resolutions_lib
 from rs_keras import workdir as workdir_lib
 
 # Enough for an agreement of 0.99 to mean something; a minute for a large network.
@@ -29,9 +28,7 @@ def main():
         config_lib.require("workdir", "output")
         config_lib.check_json()
         values = config_lib.values()
-        resolutions = config_lib.integers("resolutions")
-        if resolutions is not None:
-            resolutions = resolutions_lib.check_resolutions(resolutions)
+        resolutions = config_lib.resolutions()
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
@@ -102,8 +99,7 @@ def main():
             sys.exit(f"error: {error}")
     with config_lib.mistakes():
         report["memory"] = _memory(model, data, report)
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    with config_lib.mistakes():
+        text = json.dumps(report, indent=1, allow_nan=False) + "\n"
         output.write_files({report_path: text.encode(), path: data})
         print("\n".join(lines(report, values.output)))
         if values.json:

@@ -209,7 +209,7 @@ class _Graph(integer_graph.IntegerGraph):
     def _staircase(self, found):
         """The sum of its steps, each of which is either 0 or its height."""
         source = self._same.get(found.source, found.source)
-        scale_in, zero_in = self.parameters[source]
+        scale_in, _ = self.parameters[source]
         tensor = self.graph.tensors[source]
         if found.levels[0] != 0:
             raise ValueError(

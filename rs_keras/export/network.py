@@ -108,16 +108,16 @@ def in_float32(model):
     if model.compute_dtype == "float32":
         return model
 
-    def rewritten(node):
-        if isinstance(node, list):
-            return [rewritten(value) for value in node]
-        if not isinstance(node, dict):
-            return node
-        return {k: "float32" if k == "dtype" else rewritten(v) for k, v in node.items()}
-
-    copy = classifier.Classifier.from_config(rewritten(model.get_config()))
+    config = _rewritten(model.get_config(), {"dtype": "float32"})
+    copy = classifier.Classifier.from_config(config)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def activation_quantizers(model):
+    """The LQ-Nets quantizers of a model's activations."""
+    leaves = conv_bn.leaves(model.blocks)
+    return [q for q in leaves if isinstance(q, quantizers.LQActivationQuantizer)]
 
 
 def resolution_of(images):
@@ -178,11 +178,7 @@ def _single_branch(model):
         "depthwise_initializer": "zeros",
     }
 
-    def rewritten(node):
-        if isinstance(node, list):
-            return [rewritten(value) for value in node]
-        if not isinstance(node, dict):
-            return node
+    def change(node):
         if node.get("class_name") == "SwitchableBatchNormalization":
             config = {key: node["config"][key] for key in ("name", "dtype")}
             return {"class_name": "_Affine", "config": config}
@@ -191,11 +187,29 @@ def _single_branch(model):
             # convolution because of the gradient only.
             conv = node["conv"]
             strides = {**conv["config"], "strides": node["subsample"]}
-            node = {**node, "subsample": 1, "conv": {**conv, "config": strides}}
-        return {k: single[k] if k in single else rewritten(v) for k, v in node.items()}
+            return {**node, "subsample": 1, "conv": {**conv, "config": strides}}
+        return node
 
+    config = _rewritten(model.get_config(), single, change)
     with keras.saving.custom_object_scope({"_Affine": _Affine}):
-        return classifier.Classifier.from_config(rewritten(model.get_config()))
+        return classifier.Classifier.from_config(config)
+
+
+def _rewritten(node, values, change=lambda node: node):
+    """A configuration with other values of some keys, at any depth.
+
+    Args:
+        values: {key: its value}.
+        change: function of each dict, applied before its values are looked at.
+    """
+    if isinstance(node, list):
+        return [_rewritten(value, values, change) for value in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        k: values[k] if k in values else _rewritten(v, values, change)
+        for k, v in change(node).items()
+    }
 
 
 def _leaves(model):

@@ -7,7 +7,6 @@ import tempfile
 
 import tensorflow as tf
 
-from quant import quantizers
 from rs_keras import flag_definitions
 from rs_keras.export import calibration as calibration_lib
 from rs_keras.export import flatbuffer
@@ -182,20 +181,13 @@ def resolutions_to_verify(layout, resolutions):
 
 def needs_calibration(model, precision):
     """Whether a file computes with integers; ValueError if a network cannot be lq."""
-    quantized = [
-        layer
-        for layer in conv_bn.leaves(model.blocks)
-        if isinstance(layer, quantizers.LQActivationQuantizer)
-        or quantization.is_quantized(layer)
-    ]
-    if precision == "lq" and not quantized:
+    leaves = conv_bn.leaves(model.blocks)
+    if precision == "lq" and not any(map(quantization.is_quantized, leaves)):
         raise ValueError(
             "lq is for networks trained with --weight_bits. "
             f"Received: {model.name}, whose kernels are float"
         )
-    bits = [
-        q.bits for q in quantized if isinstance(q, quantizers.LQActivationQuantizer)
-    ]
+    bits = [quantizer.bits for quantizer in network_lib.activation_quantizers(model)]
     integer = precision == "int8" or (precision == "lq" and bool(bits))
     if integer and max(bits, default=1) > LARGEST_BITS:
         raise ValueError(

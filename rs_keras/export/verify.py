@@ -7,11 +7,9 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter as litert
 
-from quant import quantizers
 from rs_keras.export import flatbuffer
 from rs_keras.export import network as network_lib
 from rs_keras.export import output
-from rs_keras.layers import conv_bn
 
 # Of the logits, as a share of their norm. float32: the same arithmetic in another
 # order, with one more rounding where a factor is taken out of a kernel. float16 rounds
@@ -84,17 +82,23 @@ def verify(data, model, signatures, precision, *, min_agreement=None, threads=0)
         min_agreement = MIN_AGREEMENT[precision]
     tolerance = TOLERANCES[precision]
     model = network_lib.in_float32(model)
-    found = {}
+    # Activations that the network itself rounds to levels.
+    typical = bool(model.ranges or network_lib.activation_quantizers(model))
+    interpreter, found = None, {}
     for signature in signatures:
         try:
-            logits, probabilities = _run(data, signature, threads)
+            if interpreter is None:
+                interpreter = litert.Interpreter(
+                    model_content=data, num_threads=threads or None
+                )
+            logits, probabilities = _run(interpreter, signature)
             delegated = delegation(data, signature.key, signature.resolution)
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise output.VerificationError(
                 f"LiteRT cannot run {signature.title}: {reason}. Nothing was written."
             ) from error
-        row = compare(logits, _logits(model, signature), typical=_has_steps(model))
+        row = compare(logits, _logits(model, signature), typical)
         found[signature.title] = row | delegated
         if not row["error"] <= tolerance:
             raise output.VerificationError(
@@ -206,9 +210,8 @@ def delegation(data, key, resolution):
     }
 
 
-def _run(data, signature, threads):
+def _run(interpreter, signature):
     """Logits and probabilities (N, C), float32; one image after the other."""
-    interpreter = litert.Interpreter(model_content=data, num_threads=threads or None)
     run = interpreter.get_signature_runner(signature.key)
     dtype = run.get_input_details()["image"]["dtype"]
     found = {"logits": [], "probabilities": []}
@@ -224,14 +227,6 @@ def _run(data, signature, threads):
         if scale:
             found[name] = scale * (found[name] - zero_point)
     return found["logits"], found["probabilities"]
-
-
-def _has_steps(model):
-    """Whether activations are rounded to levels in the network itself."""
-    leaves = conv_bn.leaves(model.blocks)
-    return bool(model.ranges) or any(
-        isinstance(layer, quantizers.LQActivationQuantizer) for layer in leaves
-    )
 
 
 def _logits(model, signature):

@@ -59,15 +59,14 @@ class SharedKernel:
     @property
     def peaks(self):
         """The largest magnitude of each channel, float64 (channels,)."""
-        return np.abs(self._rows).max(axis=1).astype("float64")
+        return _peaks(self._rows).astype("float64")
 
     def add(self, values, axis, use):
         """Takes another copy up; False, and nothing is changed, if it is none."""
         if (values.shape, axis) != (self._shape, self.axis):
             return False
         rows = _rows(values, axis)
-        mine, theirs = _peaks(self._rows), _peaks(rows)
-        empty = (np.abs(mine) < SMALLEST) & (np.abs(theirs) >= SMALLEST)
+        empty = (_peaks(self._rows) < SMALLEST) & (_peaks(rows) >= SMALLEST)
         reference = np.where(empty[:, None], rows, self._rows)
         factors = _factors(reference, rows)
         if factors is None:
