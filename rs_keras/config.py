@@ -14,6 +14,7 @@ from absl import flags
 
 from rs_keras import flag_definitions
 from rs_keras import resolutions as resolutions_lib
+from rs_keras import tool_flag_definitions
 from rs_keras import train_config as train_config_lib
 
 
@@ -83,7 +84,9 @@ def run(main):
     def parse(argv):
         if "--help" in argv[1:]:
             print(sys.modules["__main__"].__doc__)
-            print(flags.FLAGS.module_help(flag_definitions))
+            for module in (flag_definitions, tool_flag_definitions):
+                print(flags.FLAGS.module_help(module), end="")
+            print()
             sys.exit(0)
         with mistakes():
             try:

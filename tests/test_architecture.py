@@ -32,7 +32,8 @@ RANKS = {
     "rs_keras.data": 1,
     "rs_keras.config": 1,
     "rs_keras.train_config": 0,
-    "rs_keras.flag_definitions": 0,
+    "rs_keras.tool_flag_definitions": 0,
+    "rs_keras.flag_definitions": -1,
     "rs_keras.workdir": 1,
     "rs_keras.latency_budget": 1,
     "rs_keras.resolutions": 0,
@@ -45,7 +46,11 @@ RANKS = {
 }
 MAINS = {"rs_keras.train", "rs_keras.evaluate", "rs_keras.predict"}
 MAY_IMPORT_CONFIG = MAINS | {"rs_keras.build"}
-MAY_IMPORT_FLAGS = {"rs_keras.config", "rs_keras.flag_definitions"}
+MAY_IMPORT_FLAGS = {
+    "rs_keras.config",
+    "rs_keras.flag_definitions",
+    "rs_keras.tool_flag_definitions",
+}
 
 # Everything else runs on keras.ops alone, on machines without TensorFlow too.
 TENSORFLOW = {

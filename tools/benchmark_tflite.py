@@ -13,7 +13,7 @@ import pathlib
 import tempfile
 
 from rs_keras import config as config_lib
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
 # Of the columns of a table.
@@ -212,5 +212,5 @@ def _plot(path, report, accuracies):
 
 
 if __name__ == "__main__":
-    flag_definitions.define_benchmark_tflite_flags()
+    tool_flag_definitions.define_benchmark_tflite_flags()
     config_lib.run(main)

@@ -11,7 +11,7 @@ import pathlib
 import re
 
 from rs_keras import config as config_lib
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
 METRICS = ("top1", "mean_class")
@@ -94,5 +94,5 @@ def _mean(values):
 
 
 if __name__ == "__main__":
-    flag_definitions.define_compare_flags()
+    tool_flag_definitions.define_compare_flags()
     config_lib.run(main)

@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from rs_keras import config as config_lib
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
 
@@ -57,5 +57,5 @@ def lines(report, output):
 
 
 if __name__ == "__main__":
-    flag_definitions.define_export_saved_model_flags()
+    tool_flag_definitions.define_export_saved_model_flags()
     config_lib.run(main)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 from rs_keras import config as config_lib
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
 # Enough for an agreement of 0.99 to mean something; a minute for a large network.
@@ -216,5 +216,5 @@ def _images(workdir, model, sides, purpose, directory):
 
 
 if __name__ == "__main__":
-    flag_definitions.define_export_tflite_flags()
+    tool_flag_definitions.define_export_tflite_flags()
     config_lib.run(main)

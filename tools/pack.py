@@ -7,7 +7,7 @@ Prints what the file's bytes are, and how far its logits are from those of the n
 import pathlib
 
 from rs_keras import config as config_lib
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
 
@@ -71,5 +71,5 @@ def lines(report, output, rest):
 
 
 if __name__ == "__main__":
-    flag_definitions.define_pack_flags()
+    tool_flag_definitions.define_pack_flags()
     config_lib.run(main)

@@ -7,7 +7,7 @@ import tempfile
 
 import tensorflow as tf
 
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras.export import calibration as calibration_lib
 from rs_keras.export import flatbuffer
 from rs_keras.export import integer as integer_lib
@@ -20,7 +20,7 @@ from rs_keras.export import weight_sharing
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 
-LAYOUTS = flag_definitions.TFLITE_LAYOUTS
+LAYOUTS = tool_flag_definitions.TFLITE_LAYOUTS
 # {layout: its precision where none is asked for}; docs/tflite.md has the reasons.
 DEFAULTS = {"signatures": "int8", "dynamic": "int8_weights"}
 INPUT_DTYPES = ("float32", "uint8")

@@ -16,10 +16,10 @@ import tempfile
 
 import numpy as np
 
-from rs_keras import flag_definitions
+from rs_keras import tool_flag_definitions
 from rs_keras.profiling import tflite_client
 
-APIS = flag_definitions.TFLITE_APIS
+APIS = tool_flag_definitions.TFLITE_APIS
 # How often a file is loaded, in a fresh process each time.
 LOADS = 3
 WARM_UP_RUNS = 3

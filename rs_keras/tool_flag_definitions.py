@@ -1,0 +1,139 @@
+"""The flags of the commands under tools/, with what each allows.
+
+Defined here, read in `config` alone; those that other commands have as well are in
+`flag_definitions`.
+"""
+
+from absl import flags
+
+from rs_keras import flag_definitions
+
+# {layout of a .tflite file: its precisions}
+TFLITE_LAYOUTS = {
+    "signatures": ("float32", "float16", "int8_weights", "int8", "lq"),
+    "dynamic": ("float32", "float16", "int8_weights"),
+}
+# How LiteRT runs a file; a cache keeps the weights as XNNPACK packs them.
+TFLITE_APIS = (
+    "interpreter",
+    "compiled_model",
+    "compiled_model_memory_cache",
+    "compiled_model_disk_cache",
+)
+
+
+def define_compare_flags():
+    """Defines the flags of `python -m tools.compare_runs`."""
+    flags.DEFINE_string("runs", None, "Directory of the runs' folders.")
+    flag_definitions.define_json()
+
+
+def define_pack_flags():
+    """Defines the flags of `python -m tools.pack`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("output", None, "The .lq file to write.")
+    flags.DEFINE_enum(
+        "rest",
+        "float32",
+        ("float32", "float16", "int8"),
+        "How what LQ-Nets leave float is written.",
+    )
+    flags.DEFINE_bool(
+        "training_state",
+        False,
+        "Keep what training needs to go on: every weight in float32.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
+    flag_definitions.define_json()
+
+
+def define_export_saved_model_flags():
+    """Defines the flags of `python -m tools.export_saved_model`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("output", None, "The directory to write.")
+    define_input_dtype()
+    flags.DEFINE_bool("overwrite", False, "Replace a SavedModel that is there.")
+    flag_definitions.define_json()
+
+
+def define_input_dtype():
+    flags.DEFINE_enum(
+        "input_dtype",
+        None,
+        ("float32", "uint8"),
+        "Of the images, RGB 0..255; default: float32 (integer-only .tflite: uint8).",
+    )
+
+
+def define_export_tflite_flags():
+    """Defines the flags of `python -m tools.export_tflite`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("output", None, "The .tflite file to write.")
+    flags.DEFINE_enum(
+        "layout",
+        "signatures",
+        tuple(TFLITE_LAYOUTS),
+        "dynamic: one graph for images of any size, which choose the batch "
+        "normalization. signatures: a graph of fixed shapes for each resolution.",
+    )
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        sorted({p for found in TFLITE_LAYOUTS.values() for p in found}),
+        "int8_weights: 8-bit kernels, computed in float; int8, lq: integers alone. "
+        "Default: int8 (signatures), int8_weights (dynamic, without int8 and lq).",
+    )
+    flags.DEFINE_list(
+        "resolutions", None, "With --layout=signatures: some of the trained ones."
+    )
+    define_input_dtype()
+    flags.DEFINE_string(
+        "calibration_images",
+        None,
+        "With --precision=int8 or lq: a directory of images whose activations give the "
+        "ranges; default: some of the run's training set.",
+    )
+    flags.DEFINE_enum("verify", "on", ("on", "off"), "Compare it with the network.")
+    flags.DEFINE_string(
+        "verify_images",
+        None,
+        "An image, or a directory of images; default: the run's validation set.",
+    )
+    flags.DEFINE_float(
+        "min_agreement",
+        None,
+        "Share of images, near-ties left out, whose class must be the network's; "
+        "default: 0.99, and 0.97 with --precision=int8 or lq.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
+    flag_definitions.define_threads()
+    flag_definitions.define_json()
+
+
+def define_benchmark_tflite_flags():
+    """Defines the flags of `python -m tools.benchmark_tflite`."""
+    flags.DEFINE_list("model", None, "The .tflite files, with commas between.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Compare with one file a resolution, as TensorFlow makes them of this run.",
+    )
+    flags.DEFINE_list(
+        "resolutions",
+        None,
+        "Sizes to run files with that take all; default: those of the report beside "
+        "the file, or of the run, or 224,192,160,128,96.",
+    )
+    flags.DEFINE_list(
+        "api", list(TFLITE_APIS), "How LiteRT runs a file; default: all ways."
+    )
+    flags.DEFINE_integer("threads", 1, "CPU threads of an inference.", lower_bound=1)
+    flags.DEFINE_integer("runs", 50, "Runs of each resolution.", lower_bound=1)
+    flags.DEFINE_string(
+        "plot",
+        None,
+        "Draw the accuracy of the run against latency: a .png or .svg file.",
+    )
+    flag_definitions.define_json()
