@@ -90,15 +90,15 @@ def compile_model(model, config, steps_per_epoch):
     )
 
 
-def train_batches(config, source, *, start_epoch):
-    """The training batches of a run from an epoch (counted from 0) on."""
+def train_batches(config, source, *, start):
+    """The training batches of a run from (finished epochs, steps of the next) on."""
     return pipeline.train_dataset(
         source,
         config.resolutions,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
-        start_epoch=start_epoch,
+        start=start,
         crops=config.crops,
         flip=config.flip,
         views=config.views,

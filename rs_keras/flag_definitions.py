@@ -79,6 +79,22 @@ def define_train_flags():
     flags.DEFINE_bool("jit", False, "Compile the step with XLA.")
     flags.DEFINE_integer("seed", 0, "Seed of every random choice.", 0, 2**32 - 1)
     define_threads()
+    flags.DEFINE_integer(
+        "checkpoint_every",
+        1000,
+        "Steps between two checkpoints; one at the end of each epoch comes on top.",
+        lower_bound=1,
+    )
+    flags.DEFINE_enum(
+        "on_nan",
+        "stop",
+        ("stop", "skip"),
+        "What follows a step whose loss or gradient is not finite; it changes nothing "
+        "in either case.",
+    )
+    flags.DEFINE_integer(
+        "max_skipped_steps", 10, "With --on_nan=skip: the most in a run.", lower_bound=0
+    )
     flags.DEFINE_string(
         "init_from",
         None,

@@ -4,8 +4,11 @@ import dataclasses
 import itertools
 import math
 
-# Flags that say how or where a run is computed, not what it computes.
-_FREE = ("workdir", "resume", "threads")
+# Flags that say how, where or how long a run is computed, not what it computes: another
+# start of the run may have others.
+_MAY_CHANGE = ("checkpoint_every", "epochs", "max_skipped_steps", "on_nan", "threads")
+# Flags of one start, not of the run.
+_NOT_OF_THE_RUN = ("workdir", "resume")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,9 @@ class TrainConfig:
     precision: str
     jit: bool
     seed: int
+    checkpoint_every: int
+    on_nan: str
+    max_skipped_steps: int
     threads: int
     init_from: str | None
     resume: str
@@ -147,17 +153,27 @@ class TrainConfig:
         return "".join(
             f"--{name}={as_text(value)}\n"
             for name, value in values.items()
-            if value is not None and name not in ("workdir", "resume")
+            if value is not None and name not in _NOT_OF_THE_RUN
         )
 
     def differences(self, flagfile):
-        """What a workdir's flags.cfg says differently, as a list of sentences."""
+        """What a workdir's flags.cfg says of another run, as a list of sentences."""
+        return [x for name, x in self._compared(flagfile) if name not in _MAY_CHANGE]
+
+    def changes(self, flagfile):
+        """What flags.cfg says differently of the same run, as a list of sentences."""
+        return [x for name, x in self._compared(flagfile) if name in _MAY_CHANGE]
+
+    def _compared(self, flagfile):
         theirs, ours = flag_values(flagfile), flag_values(self.flagfile())
         return [
-            f"--{name} is {theirs.get(name, 'unset')} there, "
-            f"{ours.get(name, 'unset')} here"
+            (
+                name,
+                f"--{name} is {theirs.get(name, 'unset')} there, "
+                f"{ours.get(name, 'unset')} here",
+            )
             for name in sorted(set(theirs) | set(ours))
-            if name not in _FREE and theirs.get(name) != ours.get(name)
+            if name not in _NOT_OF_THE_RUN and theirs.get(name) != ours.get(name)
         ]
 
 

@@ -1,8 +1,10 @@
 """The files of a run: written to a temporary name and renamed, never half there."""
 
+import contextlib
 import json
 import os
 import pathlib
+import socket
 
 from rs_keras import train_config
 
@@ -11,7 +13,8 @@ class Workdir:
     """Paths and small files of one run's directory.
 
     Holds `flags.cfg`, `metrics.jsonl` (a line an epoch, no clock values),
-    `timing.jsonl`, `checkpoints/`, `tensorboard/`, `model.keras` and `results.json`.
+    `timing.jsonl`, `nonfinite.jsonl` (a line for each step that blew up),
+    `checkpoints/`, `tensorboard/`, `model.keras` and `results.json`.
     """
 
     def __init__(self, path):
@@ -19,6 +22,7 @@ class Workdir:
         self.flags = self.path / "flags.cfg"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
+        self.nonfinite = self.path / "nonfinite.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.model = self.path / "model.keras"
@@ -56,18 +60,60 @@ class Workdir:
                 f"--resume=auto. Received: --workdir={self.path} --resume=never"
             )
         differences = config.differences(self.flags.read_text())
-        # Without a finished epoch nothing is lost by starting anew.
-        if differences and (self.metrics.exists() or self.model.exists()):
+        if differences and self._has_state():
             raise ValueError(
                 "The workdir belongs to a run with other flags; choose another. "
                 f"Received: --workdir={self.path}, where " + "; ".join(differences)
             )
 
-    def start(self, config):
-        """Makes the directory and writes flags.cfg."""
+    def _has_state(self):
+        """Whether anything would be lost by starting anew."""
+        saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return saved or self.metrics.exists() or self.model.exists()
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps every other process from training here; makes the directory.
+
+        The lock goes with the process, however it ends. A directory in which no run was
+        started is removed again.
+
+        Raises:
+            ValueError: another process trains here.
+        """
+        import fcntl  # not on Windows, where the other commands can do without
+
+        missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.has_run() or config.differences(self.flags.read_text()):
+        path = self.path / ".lock"
+        with open(path, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise ValueError(
+                    "The workdir is in use: one process at a time trains in it. "
+                    f"Received: --workdir={self.path}, held by {file.read() or '?'}"
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                if not self.has_run():
+                    path.unlink()
+                    with contextlib.suppress(OSError):  # it is not empty
+                        for directory in missing:
+                            directory.rmdir()
+
+    def start(self, config):
+        """Writes flags.cfg; returns sentences on what it said differently."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        before = self.flags.read_text() if self.has_run() else None
+        if before != config.flagfile():
             write_text(self.flags, config.flagfile())
+        return config.changes(before) if before and self._has_state() else []
 
     def flag(self, name, default=None):
         """A flag of the run, as text; the default where the flag is newer."""
@@ -101,29 +147,36 @@ def write_text(path, text):
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    rename(temporary, path)
 
 
 def write_json(path, value):
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def rename(temporary, path):
+    """Gives a file its name once its content is on the disk."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def append_line(path, value):
-    """Appends one JSON line."""
+    """Appends one JSON line, on the disk when this returns."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(value, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def keep_epochs(path, epoch):
-    """Cuts the lines of a .jsonl after `epoch`, and a line that was cut short."""
+def keep_lines(path, name, last):
+    """Cuts the lines of a .jsonl whose `name` is above `last`, and one cut short."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["epoch"] <= epoch:
+            if json.loads(line)[name] <= last:
                 kept.append(line + "\n")
         except ValueError:
             break

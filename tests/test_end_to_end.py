@@ -1,9 +1,6 @@
 """The command lines on real files: train, go on, evaluate, predict, and mistakes."""
 
 import json
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -36,51 +33,6 @@ def test_training_learns_and_fills_the_workdir(finished):
     assert len(lines(finished / "timing.jsonl")) == 5
     assert list((finished / "tensorboard").glob("events.*"))
     assert len(list((finished / "checkpoints").iterdir())) == 3
-
-
-def test_an_interrupted_run_goes_on_to_the_same_end(finished, photos, tmp_path):
-    """Bit for bit: the same command, stopped after an epoch, ends as if it were not."""
-    workdir = tmp_path / "stopped"
-    command = (
-        "rs_keras.train",
-        *commands.TINY,
-        f"--dataset=folder:{photos}",
-        f"--workdir={workdir}",
-        "--epochs=5",
-    )
-    with subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=commands.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Tests that run in the background of a shell have inherited to ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 2: validation"):
-                process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130, said
-    assert "Interrupted. The same command goes on from epoch-000" in said
-    assert "Traceback" not in said
-    assert not (workdir / "model.keras").exists()
-    # How far it came by then depends on the machine. The newest one is damaged.
-    newest = max(path.name for path in (workdir / "checkpoints").iterdir())
-    damaged = f"epoch-{int(newest[-4:]) + 1:04}"
-    (workdir / "checkpoints" / damaged).mkdir()
-    again = commands.run(*command)
-    assert again.returncode == 0, again.stderr
-    assert "Going on after epoch" in again.stdout
-    assert f"{damaged} is passed over" in again.stderr
-    for name in ("metrics.jsonl", "results.json", "flags.cfg"):
-        assert (workdir / name).read_text() == (finished / name).read_text(), name
-    last = [
-        d / "checkpoints" / "epoch-0005" / "arrays.npz" for d in (finished, workdir)
-    ]
-    with np.load(last[0]) as one, np.load(last[1]) as other:
-        for name in one.files:
-            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_evaluate_repeats_the_results_and_tests_other_resolutions(finished, tmp_path):

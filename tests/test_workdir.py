@@ -7,10 +7,13 @@ import pytest
 from rs_keras import workdir
 
 
-def config(resume="auto", differences=(), text="--seed=0\n--dataset=shapes\n"):
+def config(
+    resume="auto", differences=(), changes=(), text="--seed=0\n--dataset=shapes\n"
+):
     return types.SimpleNamespace(
         resume=resume,
         differences=lambda text: list(differences),
+        changes=lambda text: list(changes),
         flagfile=lambda: text,
     )
 
@@ -42,13 +45,44 @@ def test_a_workdir_with_a_run_refuses(tmp_path, arguments, sentence):
         run.check_resumable(config(**arguments))
 
 
-def test_a_run_without_a_finished_epoch_may_start_with_other_flags(tmp_path):
+def test_a_run_without_a_checkpoint_may_start_with_other_flags(tmp_path):
     run = workdir.Workdir(tmp_path)
     run.start(config())
     other = config(differences=["--seed is 1 there, 2 here"], text="--dataset=other\n")
     run.check_resumable(other)
     run.start(other)
     assert run.flag("dataset") == "other"
+    (run.checkpoints / "epoch-0001-step-000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match="belongs to a run with other flags"):
+        run.check_resumable(other)
+
+
+def test_flags_that_may_change_are_told_and_written_down(tmp_path):
+    run = workdir.Workdir(tmp_path)
+    assert run.start(config()) == []
+    run.metrics.write_text("{}\n")
+    sentences = ["--epochs is 1 there, 2 here"]
+    assert run.start(config(changes=sentences, text="--dataset=new\n")) == sentences
+    assert run.flag("dataset") == "new"
+
+
+def test_one_process_at_a_time_holds_a_workdir(tmp_path):
+    run = workdir.Workdir(tmp_path / "a" / "run")
+    with run.locked():
+        with (
+            pytest.raises(ValueError, match="is in use: .* held by process [0-9]+ on "),
+            workdir.Workdir(run.path).locked(),
+        ):
+            pass
+        run.start(config())
+    with run.locked():
+        pass
+
+
+def test_a_workdir_in_which_nothing_was_started_is_removed_again(tmp_path):
+    with workdir.Workdir(tmp_path / "a" / "run").locked():
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resume_must_needs_a_run_and_a_file_is_no_workdir(tmp_path):
@@ -78,15 +112,15 @@ def test_an_unfinished_run_has_no_model(tmp_path):
         run.trained_model()
 
 
-def test_lines_after_the_restored_epoch_are_cut(tmp_path):
+def test_lines_after_the_restored_position_are_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for epoch in (1, 2, 3):
         workdir.append_line(path, {"epoch": epoch})
     with open(path, "a") as file:
         file.write('{"epoch": 4, "lo')
-    workdir.keep_epochs(path, 2)
+    workdir.keep_lines(path, "epoch", 2)
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
-    workdir.keep_epochs(tmp_path / "none.jsonl", 2)
+    workdir.keep_lines(tmp_path / "none.jsonl", "step", 2)
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path):

@@ -49,7 +49,7 @@ def open_split(name, split, *, data_dir=None):
     if split == "val":
         _refuse_unlabelled(name, which, dataset)
 
-    def order(seed, epoch):
+    def order(seed, epoch, start):
         examples = dataset.enumerate().map(
             lambda i, example: (
                 i,
@@ -57,7 +57,9 @@ def open_split(name, split, *, data_dir=None):
                 tf.cast(example["label"], tf.int32),
             )
         )
-        return examples if epoch is None else _shuffle(examples, seed, epoch)
+        if epoch is not None:
+            examples = _shuffle(examples, seed, epoch)
+        return examples.skip(start)
 
     size = int(dataset.cardinality())
     return Split(f"{which} of tfds:{name}", size, class_names, order)

@@ -24,7 +24,7 @@ def train_dataset(
     batch_size,
     epochs,
     seed,
-    start_epoch=0,
+    start=(0, 0),
     crops="shared",
     flip="per_resolution",
     views=1,
@@ -35,8 +35,8 @@ def train_dataset(
 
     One dataset and not one per epoch, so that loading goes on over the boundaries. It
     has `steps_per_epoch` batches an epoch. Every random choice follows from (seed,
-    epoch, index of the image): a run that starts at a later epoch sees what the whole
-    run saw there.
+    epoch, index of the image): a run that starts later sees what the whole run saw
+    there.
 
     The last, incomplete batch of an epoch is dropped, against the reference: shapes
     stay static for XLA, and a batch of a handful of images would spoil the moving
@@ -48,7 +48,7 @@ def train_dataset(
         batch_size: N, images a batch.
         epochs: number of the run's epochs, counted from 0.
         seed: int.
-        start_epoch: the first epoch to be yielded.
+        start: (epochs, steps of the next one) that are left out.
         crops: "shared" (one crop for all resolutions) or "per_resolution".
         flip: "per_resolution" or "shared".
         views: how often a single resolution is repeated (RS-Nets, Table 6).
@@ -78,8 +78,13 @@ def train_dataset(
         )
     steps = steps_per_epoch(source, batch_size)
 
+    first_epoch, first_step = start
+
     def examples(epoch):
-        dataset = source.examples(seed, epoch).take(steps * batch_size)
+        skipped = tf.where(epoch == first_epoch, first_step * batch_size, 0)
+        skipped = tf.cast(skipped, tf.int64)
+        dataset = source.examples(seed, epoch, skipped)
+        dataset = dataset.take(steps * batch_size - skipped)
         return dataset.map(lambda *example: (epoch, *example))
 
     def load(epoch, index, item, label):
@@ -88,10 +93,26 @@ def train_dataset(
         images = make_images(image, name, branches, key)
         return images, decoding.checked_label(label, source.class_names, name)
 
-    dataset = tf.data.Dataset.range(start_epoch, epochs).flat_map(examples)
+    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
     dataset = _parallel(dataset, load).batch(batch_size, drop_remainder=True)
-    total = max(epochs - start_epoch, 0) * steps
+    total = max((epochs - first_epoch) * steps - first_step, 0)
     return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
+
+
+def images_of_step(source, *, batch_size, seed, epoch, step):
+    """The names of the images of a training step, `step` counted from 0 in its epoch.
+
+    Returns:
+        List of str: paths, or "image 7 of shapes" where images have no names.
+    """
+    examples = source.examples(seed, epoch, step * batch_size).take(batch_size)
+
+    def name(index, item, label):
+        found = source.load(index, item)[1]
+        unnamed = tf.strings.format(f"image {{}} of {source.name}", index)
+        return tf.where(found == "", unnamed, found)
+
+    return [x.decode(errors="replace") for x in examples.map(name).as_numpy_iterator()]
 
 
 def steps_per_epoch(source, batch_size):

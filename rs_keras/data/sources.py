@@ -21,7 +21,7 @@ class Source:
         name: what to call it.
         num_examples: int.
         class_names: tuple of str; a label is a position in it.
-        order: function (seed, epoch) -> tf.data.Dataset; see `examples`.
+        order: function (seed, epoch, start) -> tf.data.Dataset; see `examples`.
         load: function (index, item) -> (image, name), usable in a graph: the image is
             a scalar string, a file's bytes, or pixels (H, W, 3) uint8; `name` is a
             scalar string for error messages.
@@ -33,19 +33,21 @@ class Source:
     order: collections.abc.Callable
     load: collections.abc.Callable
 
-    def examples(self, seed=0, epoch=None):
+    def examples(self, seed=0, epoch=None, start=0):
         """The examples of one epoch, not loaded yet.
 
         Args:
             seed: int.
             epoch: None for the order of the files, or an int or a scalar int64 tensor
                 for an order that depends on (seed, epoch) alone.
+            start: how many examples to leave out at the beginning; int or scalar int64
+                tensor. Costs nothing, but for a set of tfds, which is read up to there.
 
         Returns:
             tf.data.Dataset of (index, item, label): the position in the order of the
             files (scalar int64), what `load` needs, and a scalar int32.
         """
-        return self.order(seed, epoch)
+        return self.order(seed, epoch, start)
 
 
 def open_source(dataset, split, *, data_dir=None):
@@ -107,8 +109,8 @@ def _random_access(items, labels):
     items, labels = tf.constant(items), tf.constant(labels, tf.int32)
     number = len(labels)
 
-    def order(seed, epoch):
-        dataset = tf.data.Dataset.range(number)
+    def order(seed, epoch, start):
+        dataset = tf.data.Dataset.range(start, number)
         if epoch is not None:
             key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
             # A permutation computed index by index: no buffer to fill or to save.

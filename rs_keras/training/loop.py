@@ -12,53 +12,61 @@ import numpy as np
 _REPORT_EVERY = 15.0
 
 
-def train(model, dataset, *, steps, epochs, start_epoch=0, on_epoch_end, report=print):
+def train(
+    model, dataset, *, steps, epochs, start=(0, 0), on_step, on_epoch_end, report=print
+):
     """Trains a compiled model.
 
     Args:
         model: a model with `MultiResolutionTrainer`.
-        dataset: iterable of batches of the epochs from `start_epoch` on, one epoch
-            after the other.
+        dataset: iterable of batches from `start` on, one epoch after the other.
         steps: steps an epoch.
         epochs: the epoch, counted from 0, before which training stops.
-        start_epoch: the first epoch to train.
-        on_epoch_end: function (epoch counted from 1, step, logs, timing), called after
-            each; logs are the training metrics, timing is {"seconds",
-            "images_per_second", "data_wait"} (share of the time spent waiting).
+        start: (finished epochs, steps done of the next); the metrics of the model are
+            those of these steps.
+        on_step: function (epoch counted from 0, steps done in it, logs), called after
+            each step.
+        on_epoch_end: function (epoch counted from 1, logs, timing), called after each;
+            logs are the training metrics, timing is {"seconds", "images_per_second",
+            "data_wait"} (share of the time spent waiting) since the start.
         report: function of one line of progress.
     """
     model.make_train_function()
     batches = iter(dataset)
-    progress = _Progress(steps, epochs, start_epoch, report)
-    for epoch in range(start_epoch, epochs):
-        model.reset_metrics()
-        start, waited, images = time.perf_counter(), 0.0, 0
-        for step in range(steps):
+    first_epoch, first_step = start
+    progress = _Progress(steps, epochs, report)
+    for epoch in range(first_epoch, epochs):
+        if first_step == 0:
+            model.reset_metrics()
+        begin, waited, images = time.perf_counter(), 0.0, 0
+        for step in range(first_step, steps):
             before = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - before
             images += int(batch[1].shape[0])
             logs = model.train_function(iter((batch,)))
-            progress.step(epoch, step, logs, waited / (time.perf_counter() - start))
-        logs = {name: float(np.asarray(value)) for name, value in logs.items()}
-        seconds = time.perf_counter() - start
+            progress.step(epoch, step, logs, waited / (time.perf_counter() - begin))
+            on_step(epoch, step + 1, logs)
+        first_step = 0
+        # Not `logs`: there are none where only the validation was still to come.
+        logs = {k: float(np.asarray(v)) for k, v in model.get_metrics_result().items()}
+        seconds = time.perf_counter() - begin
         timing = {
             "seconds": seconds,
             "images_per_second": images / seconds,
             "data_wait": waited / seconds,
         }
-        on_epoch_end(epoch + 1, (epoch + 1) * steps, logs, timing)
+        on_epoch_end(epoch + 1, logs, timing)
 
 
 class _Progress:
     """A line every few seconds: where the run is, how it does, when it ends."""
 
-    def __init__(self, steps, epochs, start_epoch, report):
+    def __init__(self, steps, epochs, report):
         self._steps = steps
         self._epochs = epochs
-        self._first = start_epoch * steps
         self._report = report
-        self._start = self._last = None
+        self._start = self._last = self._first = None
 
     def step(self, epoch, step, logs, waited):
         now = time.perf_counter()

@@ -1,6 +1,7 @@
 """Checkpoints: everything comes back, and a damaged one is refused."""
 
-import json
+import os
+import resource
 
 import keras
 import numpy as np
@@ -23,13 +24,28 @@ def make_model(units=3):
     return model
 
 
+def state(model):
+    return (*model.variables, *model.metrics_variables, *model.optimizer.variables)
+
+
 def arrays(model):
-    return [np.array(v) for v in (*model.variables, *model.optimizer.variables)]
+    return [np.array(v) for v in state(model)]
+
+
+def save(directory, model, epoch, step=0, **options):
+    position = training_state.Position(epoch, step)
+    return training_state.save(
+        directory, model, position, data={"images": 4}, **options
+    )
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
 
 
 def randomized(model, seed):
     generator = np.random.default_rng(seed)
-    for variable in (*model.variables, *model.optimizer.variables):
+    for variable in state(model):
         variable.assign(generator.uniform(0, 9, variable.shape).astype(variable.dtype))
     return model
 
@@ -37,7 +53,7 @@ def randomized(model, seed):
 def test_restore_brings_every_variable_back_bit_for_bit(tmp_path):
     model = randomized(make_model(), 0)
     before = arrays(model)
-    path = training_state.save(tmp_path, model, epoch=3, step=30, data={"images": 4})
+    path = save(tmp_path, model, 3, 30)
     manifest = training_state.restore(path, randomized(model, 1))
     assert (manifest["epoch"], manifest["step"]) == (3, 30)
     assert manifest["data"] == {"images": 4}
@@ -45,41 +61,70 @@ def test_restore_brings_every_variable_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_newest_three_are_kept_and_no_temporary_stays(tmp_path):
+def test_the_newest_three_and_the_best_are_kept_and_no_temporary_stays(tmp_path):
     model = make_model()
-    for epoch in range(1, 6):
-        training_state.save(
-            tmp_path, model, epoch=epoch, step=epoch, data={"images": 4}
-        )
-    assert [p.name for p in sorted(tmp_path.iterdir())] == [
-        "epoch-0003",
+    (tmp_path / ".epoch-0001.tmp").mkdir()
+    for epoch, score in ((1, 0.5), (2, 0.9), (3, 0.9), (4, 0.2)):
+        save(tmp_path, model, epoch - 1, 10)
+        save(tmp_path, model, epoch, score=score)
+    save(tmp_path, model, 4, 10)
+    assert names(tmp_path) == [
+        "epoch-0002",
         "epoch-0004",
-        "epoch-0005",
+        "epoch-0004-step-000010",
+        "epoch-0005-step-000010",
     ]
+    assert training_state.best(tmp_path).name == "epoch-0002"
 
 
-def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
-    for name in ("epoch-10000", "epoch-9999"):
+def test_checkpoints_are_ordered_by_position_not_by_name(tmp_path):
+    expected = ["epoch-9999", "epoch-10000-step-000002", "epoch-10000"]
+    for name in (*expected, "epoch-x", "damaged-epoch-0001"):
         (tmp_path / name).mkdir()
-    names = [p.name for p in training_state.list_checkpoints(tmp_path)]
-    assert names == ["epoch-9999", "epoch-10000"]
+    found = [p.name for p in training_state.list_checkpoints(tmp_path)]
+    assert found == expected
 
 
 def test_saving_an_epoch_again_replaces_it(tmp_path):
     model = randomized(make_model(), 0)
-    training_state.save(tmp_path, model, epoch=1, step=1, data={"images": 4})
+    save(tmp_path, model, 1)
     before = arrays(randomized(model, 5))
-    path = training_state.save(tmp_path, model, epoch=1, step=1, data={"images": 4})
+    path = save(tmp_path, model, 1)
     training_state.restore(path, randomized(model, 6))
     for one, other in zip(before, arrays(model), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "bad manifest"])
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half(tmp_path):
+    """The limit on the size of a file stands for the disk: both end as OSError."""
+    model = randomized(make_model(units=64), 0)
+    path = save(tmp_path, model, 1)
+    before = arrays(model)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            save(tmp_path, randomized(model, 1), 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["epoch-0001"]
+    training_state.restore(path, model)
+    for one, other in zip(before, arrays(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_damaged_checkpoint_that_is_set_aside_is_not_found(tmp_path):
+    path = save(tmp_path, make_model(), 1)
+    assert training_state.set_aside(path).name == "damaged-epoch-0001"
+    assert training_state.list_checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["truncate", "flip", "no manifest", "bad manifest", "changed manifest", "empty"],
+)
 def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
-    path = training_state.save(
-        tmp_path, make_model(), epoch=1, step=1, data={"images": 4}
-    )
+    path = save(tmp_path, make_model(), 1)
     data = (path / "arrays.npz").read_bytes()
     if damage == "truncate":
         (path / "arrays.npz").write_bytes(data[:-10])
@@ -89,6 +134,12 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         (path / "arrays.npz").write_bytes(data[:middle] + flipped + data[middle + 1 :])
     elif damage == "no manifest":
         (path / "manifest.json").unlink()
+    elif damage == "changed manifest":
+        text = (path / "manifest.json").read_text()
+        (path / "manifest.json").write_text(text.replace('"epoch": 1', '"epoch": 2'))
+    elif damage == "empty":
+        for name in ("arrays.npz", "manifest.json"):
+            (path / name).write_bytes(b"")
     else:
         (path / "manifest.json").write_text("{")
     damaged = training_state.DamagedCheckpoint
@@ -96,17 +147,15 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         training_state.restore(path, make_model())
 
 
-def test_a_checkpoint_of_another_network_or_format_is_refused(tmp_path):
-    path = training_state.save(
-        tmp_path, make_model(), epoch=1, step=1, data={"images": 4}
-    )
+def test_a_checkpoint_of_another_network_or_format_is_refused(tmp_path, monkeypatch):
+    path = save(tmp_path, make_model(), 1)
     other = keras.Sequential([keras.layers.Dense(3, name="c")], name="net")
     other.build((None, 4))
     other.compile(optimizer=keras.optimizers.SGD(), loss="mse")
     with pytest.raises(ValueError, match="belongs to another network. Received: "):
         training_state.restore(path, other)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["format"] = 99
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(training_state, "FORMAT", 99)
+    newer = save(tmp_path, make_model(), 2)
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="of format 99"):
-        training_state.restore(path, make_model())
+        training_state.restore(newer, make_model())

@@ -76,9 +76,11 @@ def test_two_passes_are_bit_identical(source, photos, kind):
 
 def test_a_run_that_starts_later_continues_the_whole_run(source):
     whole = _train(source)
-    assert _equal(_train(source, start_epoch=1), whole[4:])
-    assert _equal(_train(source, start_epoch=2), whole[8:])
-    assert _train(source, start_epoch=3) == []
+    assert _equal(_train(source, start=(1, 0)), whole[4:])
+    assert _equal(_train(source, start=(2, 0)), whole[8:])
+    assert _equal(_train(source, start=(1, 3)), whole[7:])
+    assert _equal(_train(source, start=(0, 4)), whole[4:])
+    assert _train(source, start=(3, 0)) == []
 
 
 def test_epochs_and_seeds_differ(source):
@@ -261,3 +263,13 @@ def test_a_file_that_vanished_is_named(tmp_path):
         pipeline.damaged_images(),
     ):
         list(dataset)
+
+
+def test_the_images_of_a_step_are_named(photos, source):
+    folder = sources.open_source(f"folder:{photos}", "train")
+    found = pipeline.images_of_step(folder, batch_size=3, seed=0, epoch=1, step=2)
+    order = list(folder.examples(0, 1).as_numpy_iterator())[6:9]
+    assert found == [path.decode() for _, path, _ in order]
+    found = pipeline.images_of_step(source, batch_size=1, seed=0, epoch=0, step=0)
+    index = next(source.examples(0, 0).as_numpy_iterator())[0]
+    assert found == [f"image {index} of shapes"]

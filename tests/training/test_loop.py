@@ -22,6 +22,9 @@ class Counter:
     def _step(self, batches):
         next(batches)
         self.steps += 1
+        return self.get_metrics_result()
+
+    def get_metrics_result(self):
         return {"loss": np.float32(self.steps), "top1_64": np.float32(0.5)}
 
 
@@ -30,23 +33,45 @@ def batches(count):
 
 
 def test_epochs_end_with_their_own_steps_logs_and_timing():
-    model, ends, lines = Counter(), [], []
+    model, ends, lines, steps = Counter(), [], [], []
     loop.train(
         model,
         batches(6),
         steps=3,
         epochs=4,
-        start_epoch=2,
+        start=(2, 0),
+        on_step=lambda epoch, step, logs: steps.append((epoch, step)),
         on_epoch_end=lambda *end: ends.append(end),
         report=lines.append,
     )
     assert (model.steps, model.resets) == (6, 2)
-    assert [(epoch, step) for epoch, step, _, _ in ends] == [(3, 9), (4, 12)]
+    assert steps == [(2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (3, 3)]
+    assert [epoch for epoch, _, _ in ends] == [3, 4]
     assert [logs["loss"] for *_, logs, _ in ends] == [3.0, 6.0]
     assert all(0 <= timing["data_wait"] <= 1 for *_, timing in ends)
     assert all(timing["images_per_second"] > 0 for *_, timing in ends)
     assert lines[-1].startswith("epoch 4/4  step 3/3  loss 6.000  top1_64 0.500")
     assert "data wait" in lines[-1] and lines[-1].endswith("ETA 0:00")
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "resets"), [(2, [(0, 3), (1, 1)], 1), (3, [(1, 1)], 1)]
+)
+def test_an_epoch_goes_on_with_the_metrics_of_its_first_steps(step, steps, resets):
+    """Also one whose steps are done and whose end is still to come."""
+    model, ends, found = Counter(), [], []
+    loop.train(
+        model,
+        batches(9),
+        steps=3,
+        epochs=2,
+        start=(0, step),
+        on_step=lambda *where: found.append(where[:2]),
+        on_epoch_end=lambda epoch, logs, timing: ends.append(epoch),
+        report=lambda line: None,
+    )
+    assert found[: len(steps)] == steps
+    assert (ends, model.resets) == ([1, 2], resets)
 
 
 @pytest.mark.parametrize(

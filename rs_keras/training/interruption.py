@@ -1,0 +1,67 @@
+"""SIGTERM and SIGINT as a wish to stop that a run can put off until it has saved."""
+
+import contextlib
+import signal
+
+
+class Stopped(BaseException):
+    """A run was told to stop, as `signal` says.
+
+    Not an `Exception`, as `KeyboardInterrupt` is none: nothing shall take it for an
+    error that can be handled.
+    """
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.signal = number
+
+    @property
+    def exit_code(self):
+        """0 for SIGTERM, by which machines are taken away; 130 for SIGINT, Ctrl-C."""
+        return 0 if self.signal == signal.SIGTERM else 130
+
+
+class Interruption:
+    """Listens while it is a context; `Stopped` is raised at once unless deferred.
+
+    A second SIGINT is never put off.
+    """
+
+    def __init__(self):
+        self._deferred = False
+        self._wish = None
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self):
+        """Within, a wish to stop waits for `check`."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    @property
+    def wished(self):
+        """Whether somebody wants the run to stop."""
+        return self._wish is not None
+
+    def check(self):
+        """Raises `Stopped` if somebody wants the run to stop."""
+        if self.wished:
+            raise Stopped(self._wish)
+
+    def _hear(self, number, frame):
+        again = self.wished and number == signal.SIGINT
+        self._wish = number
+        if again or not self._deferred:
+            raise Stopped(number)
