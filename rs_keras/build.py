@@ -20,24 +20,14 @@ MODELS = {
 
 
 def set_up(config):
-    """Process-wide settings of a run: threads, seed and dtype policy."""
+    """Process-wide settings of a run: seed and dtype policy."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             "Training runs on the TensorFlow backend. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
-    set_threads(config.threads)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-
-
-def set_threads(threads):
-    """Limits TensorFlow to this many threads; 0 leaves it alone."""
-    if threads:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def classifier(config, class_names):
@@ -69,6 +59,7 @@ def classifier(config, class_names):
         basis_updates=config.basis_updates,
         activation_basis=config.activation_basis,
         **shortcut,
+        norm_options={"synchronized": True} if config.synchronized_bn else None,
         views=config.views,
         shared_bn=config.method == "shared_bn",
         class_names=class_names,
@@ -90,8 +81,12 @@ def compile_model(model, config, steps_per_epoch):
     )
 
 
-def train_batches(config, source, *, start):
-    """The training batches of a run from (finished epochs, steps of the next) on."""
+def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
+    """The training batches of a run from (finished epochs, steps of the next) on.
+
+    Args:
+        shard, shard_batch: as in `pipeline.train_dataset`.
+    """
     return pipeline.train_dataset(
         source,
         config.resolutions,
@@ -99,6 +94,8 @@ def train_batches(config, source, *, start):
         epochs=config.epochs,
         seed=config.seed,
         start=start,
+        shard=shard,
+        shard_batch=shard_batch,
         crops=config.crops,
         flip=config.flip,
         views=config.views,

@@ -27,8 +27,9 @@ def main():
         from rs_keras.data import sources
         from rs_keras.evaluation import evaluator
         from rs_keras.evaluation import report
+        from rs_keras.training import devices
 
-        build.set_threads(values.threads)
+        devices.set_threads(values.threads)
         model = keras_file.load(values.packed or workdir.path)
         source = sources.open_source(values.dataset or workdir.flag("dataset"), "val")
         if model.class_names and tuple(source.class_names) != tuple(model.class_names):

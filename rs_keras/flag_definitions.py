@@ -79,6 +79,18 @@ def define_train_flags():
     flags.DEFINE_bool("jit", False, "Compile the step with XLA.")
     flags.DEFINE_integer("seed", 0, "Seed of every random choice.", 0, 2**32 - 1)
     define_threads()
+    flags.DEFINE_enum(
+        "distribute",
+        "none",
+        ("none", "mirrored", "multi_worker"),
+        "mirrored: all GPUs of this machine. multi_worker: one process on each of "
+        "several machines, as TF_CONFIG says. They share --batch_size.",
+    )
+    flags.DEFINE_bool(
+        "synchronized_bn",
+        False,
+        "Batch normalization over the images of all devices, not of each.",
+    )
     flags.DEFINE_integer(
         "checkpoint_every",
         1000,

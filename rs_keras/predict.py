@@ -18,12 +18,12 @@ def main():
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
-        from rs_keras import build
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import pipeline
+        from rs_keras.training import devices
 
         paths = pipeline.list_images(values.images)
-        build.set_threads(values.threads)
+        devices.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         resolution = model.check_resolution(values.resolution)
         dataset = pipeline.files_dataset(

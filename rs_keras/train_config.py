@@ -6,7 +6,14 @@ import math
 
 # Flags that say how, where or how long a run is computed, not what it computes: another
 # start of the run may have others.
-_MAY_CHANGE = ("checkpoint_every", "epochs", "max_skipped_steps", "on_nan", "threads")
+_MAY_CHANGE = (
+    "checkpoint_every",
+    "distribute",
+    "epochs",
+    "max_skipped_steps",
+    "on_nan",
+    "threads",
+)
 # Flags of one start, not of the run.
 _NOT_OF_THE_RUN = ("workdir", "resume")
 
@@ -48,6 +55,8 @@ class TrainConfig:
     checkpoint_every: int
     on_nan: str
     max_skipped_steps: int
+    distribute: str
+    synchronized_bn: bool
     threads: int
     init_from: str | None
     resume: str

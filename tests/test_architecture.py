@@ -16,7 +16,8 @@ FORBIDDEN_NAMES = {"utils.py", "common.py", "helpers.py"}
 # A module imports its own room and rooms of a strictly smaller rank. Rooms of one rank
 # do not know each other. Every tool is a room by itself.
 RANKS = {
-    "rs_keras.train": 6,
+    "rs_keras.train": 7,
+    "rs_keras.run": 6,
     "rs_keras.evaluate": 6,
     "rs_keras.predict": 6,
     "tools": 6,
@@ -44,7 +45,7 @@ RANKS = {
     "quant.quantizers": -2,
     "quant.lq_math": -3,
 }
-MAINS = {"rs_keras.train", "rs_keras.evaluate", "rs_keras.predict"}
+MAINS = {"rs_keras.train", "rs_keras.run", "rs_keras.evaluate", "rs_keras.predict"}
 MAY_IMPORT_CONFIG = MAINS | {"rs_keras.build"}
 MAY_IMPORT_FLAGS = {
     "rs_keras.config",
@@ -73,6 +74,7 @@ MAY_IMPORT_TENSORFLOW = {
     "rs_keras.profiling.tflite_process": "LiteRT, and nothing else, is measured",
     "rs_keras.layers.switchable_norm": "the fused kernel, where it applies",
     "quant.tfmot": "tensorflow-model-optimization runs on tf_keras",
+    "rs_keras.training.devices": "tf.distribute",
     "rs_keras.training.tensorboard": "tf.summary writes what TensorBoard shows",
     "tools": "thin command lines over the rooms above",
 }

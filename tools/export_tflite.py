@@ -32,12 +32,12 @@ def main():
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
-        from rs_keras import build
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import pipeline
         from rs_keras.export import output
         from rs_keras.export import tflite
         from rs_keras.export import verify
+        from rs_keras.training import devices
 
         path = tflite.check_output(values.output, values.overwrite)
         report_path = tflite.report_path(path)
@@ -52,7 +52,7 @@ def main():
             )
         precision = values.precision or tflite.DEFAULTS[values.layout]
         tflite.check_options(values.layout, precision, values.input_dtype)
-        build.set_threads(values.threads)
+        devices.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         chosen = tflite.check_resolutions(model, values.layout, resolutions)
         images = calibration = None

@@ -38,12 +38,34 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that is not as it was written."""
 
 
-def save(directory, model, position, *, data, score=None):
+def arrays(model, read=None):
+    """{path: array} of every variable of a model, its metrics and its optimizer.
+
+    Args:
+        model: compiled model whose optimizer is built.
+        read: function of a list of variables that returns their values, where several
+            devices have them.
+
+    Raises:
+        FloatingPointError: one has numbers that are not finite.
+    """
+    variables = _variables(model)
+    values = read(list(variables.values())) if read else variables.values()
+    found = {p: np.asarray(v) for p, v in zip(variables, values, strict=True)}
+    for path, array in found.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FloatingPointError(
+                f"A checkpoint must hold finite numbers. Received: {path} is not finite"
+            )
+    return found
+
+
+def save(directory, arrays, position, *, data, score=None):
     """Writes the state and removes what is neither among the last three nor the best.
 
     Args:
         directory: the run's `checkpoints` directory.
-        model: compiled model whose optimizer is built.
+        arrays: what `arrays` returned.
         position: `Position`.
         data: what else a run must find again to go on, as JSON.
         score: how good the state is, the more the better; None if nobody has looked.
@@ -55,13 +77,13 @@ def save(directory, model, position, *, data, score=None):
         OSError: it cannot be written; nothing of it is left, and the others are there.
     """
     directory = pathlib.Path(directory)
-    final = directory / _name(position)
+    final = directory / name(position)
     temporary = directory / f".{final.name}.tmp"
     for old in directory.glob(".*.tmp"):  # of a process that was killed
         shutil.rmtree(old)
     temporary.mkdir(parents=True)
     try:
-        _write(temporary, model, {**position._asdict(), "data": data, "score": score})
+        _write(temporary, arrays, {**position._asdict(), "data": data, "score": score})
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -77,6 +99,13 @@ def save(directory, model, position, *, data, score=None):
     return final
 
 
+def name(position):
+    """The name of the checkpoint of a `Position`."""
+    if position.step == 0:
+        return f"epoch-{position.epoch:04d}"
+    return f"epoch-{position.epoch + 1:04d}-step-{position.step:06d}"
+
+
 def list_checkpoints(directory):
     """The checkpoints of a directory, oldest first."""
     found = [
@@ -85,6 +114,14 @@ def list_checkpoints(directory):
         if (position := _position(path.name))
     ]
     return [path for _, path in sorted(found)]
+
+
+def how_to_go_on(directory):
+    """What the command of a run would do again, as a sentence."""
+    kept = list_checkpoints(directory)
+    if not kept:
+        return "Nothing is saved yet: the same command starts from the beginning."
+    return f"The same command goes on from {kept[-1].name}."
 
 
 def best(directory):
@@ -140,7 +177,7 @@ def restore(path, model):
     arrays, manifest = read(path)
     variables = _variables(model)
     if set(arrays) != set(variables) or any(
-        arrays[name].shape != tuple(v.shape) for name, v in variables.items()
+        arrays[path].shape != tuple(v.shape) for path, v in variables.items()
     ):
         raise ValueError(f"The checkpoint belongs to another network. Received: {path}")
     for name, variable in variables.items():
@@ -157,12 +194,6 @@ def set_aside(path):
     return aside
 
 
-def _name(position):
-    if position.step == 0:
-        return f"epoch-{position.epoch:04d}"
-    return f"epoch-{position.epoch + 1:04d}-step-{position.step:06d}"
-
-
 def _position(name):
     match = re.fullmatch(r"epoch-(\d+)(?:-step-(\d+))?", name)
     if match is None:
@@ -171,8 +202,7 @@ def _position(name):
     return Position(int(epoch)) if step is None else Position(int(epoch) - 1, int(step))
 
 
-def _write(directory, model, state):
-    arrays = {name: np.asarray(v) for name, v in _variables(model).items()}
+def _write(directory, arrays, state):
     with open(directory / "arrays.npz", "wb") as file:
         np.savez(file, **arrays)
         file.flush()

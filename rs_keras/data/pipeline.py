@@ -25,6 +25,8 @@ def train_dataset(
     epochs,
     seed,
     start=(0, 0),
+    shard=(0, 1),
+    shard_batch=None,
     crops="shared",
     flip="per_resolution",
     views=1,
@@ -49,6 +51,9 @@ def train_dataset(
         epochs: number of the run's epochs, counted from 0.
         seed: int.
         start: (epochs, steps of the next one) that are left out.
+        shard: (worker, workers): of each batch only this worker's consecutive part.
+        shard_batch: images a batch of that part, which then comes as several; default:
+            as one.
         crops: "shared" (one crop for all resolutions) or "per_resolution".
         flip: "per_resolution" or "shared".
         views: how often a single resolution is repeated (RS-Nets, Table 6).
@@ -79,12 +84,20 @@ def train_dataset(
     steps = steps_per_epoch(source, batch_size)
 
     first_epoch, first_step = start
+    worker, workers = shard
+    part = batch_size // workers
+    shard_batch = shard_batch or part
 
     def examples(epoch):
         skipped = tf.where(epoch == first_epoch, first_step * batch_size, 0)
         skipped = tf.cast(skipped, tf.int64)
         dataset = source.examples(seed, epoch, skipped)
         dataset = dataset.take(steps * batch_size - skipped)
+        if workers > 1:
+            # Before anything is loaded: the examples of the others cost an index each.
+            dataset = dataset.enumerate()
+            dataset = dataset.filter(lambda i, _: i % batch_size // part == worker)
+            dataset = dataset.map(lambda _, example: example)
         return dataset.map(lambda *example: (epoch, *example))
 
     def load(epoch, index, item, label):
@@ -94,8 +107,8 @@ def train_dataset(
         return images, decoding.checked_label(label, source.class_names, name)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
-    dataset = _parallel(dataset, load).batch(batch_size, drop_remainder=True)
-    total = max((epochs - first_epoch) * steps - first_step, 0)
+    dataset = _parallel(dataset, load).batch(shard_batch, drop_remainder=True)
+    total = max((epochs - first_epoch) * steps - first_step, 0) * part // shard_batch
     return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
 
 

@@ -1,4 +1,4 @@
-"""Results of an evaluation as a table to read."""
+"""Results of an evaluation as a table to read, and as a line of a log."""
 
 
 def table(values):
@@ -18,3 +18,17 @@ def table(values):
         lines.append(f"weights of the trained resolutions in the ensemble: {shares}")
     lines.append(f"trainable parameters: {values['parameters']:,}")
     return "\n".join(lines)
+
+
+def logs(found):
+    """What `evaluator.evaluate` returned, as {"val_loss": …, "val_top1_224": …}."""
+    values = {
+        "val_loss" if name == "loss" else f"val_loss_{name}": value
+        for name, value in found["losses"].items()
+        if name != "distillation_raw"
+    }
+    for key, row in {**found["resolutions"], "ensemble": found["ensemble"]}.items():
+        values[f"val_top1_{key}"] = row["top1"]
+        if row["top5"] is not None:
+            values[f"val_top5_{key}"] = row["top5"]
+    return values

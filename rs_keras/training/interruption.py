@@ -60,6 +60,10 @@ class Interruption:
         if self.wished:
             raise Stopped(self._wish)
 
+    def stop(self):
+        """Raises `Stopped`, as for SIGTERM where the wish is another process's."""
+        raise Stopped(self._wish or signal.SIGTERM)
+
     def _hear(self, number, frame):
         again = self.wished and number == signal.SIGINT
         self._wish = number

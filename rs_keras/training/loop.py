@@ -13,41 +13,53 @@ _REPORT_EVERY = 15.0
 
 
 def train(
-    model, dataset, *, steps, epochs, start=(0, 0), on_step, on_epoch_end, report=print
+    model,
+    step,
+    dataset,
+    *,
+    batch_size,
+    steps,
+    epochs,
+    start=(0, 0),
+    on_step,
+    on_epoch_end,
+    wish=lambda: False,
+    report=print,
 ):
     """Trains a compiled model.
 
     Args:
-        model: a model with `MultiResolutionTrainer`.
+        model: a model with `MultiResolutionTrainer`, for its metrics.
+        step: function (batch, wish) -> (logs, wished); see `Devices.step`.
         dataset: iterable of batches from `start` on, one epoch after the other.
+        batch_size: images a step.
         steps: steps an epoch.
         epochs: the epoch, counted from 0, before which training stops.
         start: (finished epochs, steps done of the next); the metrics of the model are
             those of these steps.
-        on_step: function (epoch counted from 0, steps done in it, logs), called after
-            each step.
+        on_step: function (epoch counted from 0, steps done in it, logs, wished), called
+            after each step.
         on_epoch_end: function (epoch counted from 1, logs, timing), called after each;
             logs are the training metrics, timing is {"seconds", "images_per_second",
             "data_wait"} (share of the time spent waiting) since the start.
+        wish: function of no arguments: whether this process would like to stop.
         report: function of one line of progress.
     """
-    model.make_train_function()
     batches = iter(dataset)
     first_epoch, first_step = start
     progress = _Progress(steps, epochs, report)
     for epoch in range(first_epoch, epochs):
         if first_step == 0:
             model.reset_metrics()
-        begin, waited, images = time.perf_counter(), 0.0, 0
-        for step in range(first_step, steps):
+        begin, waited = time.perf_counter(), 0.0
+        for number in range(first_step, steps):
             before = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - before
-            images += int(batch[1].shape[0])
-            logs = model.train_function(iter((batch,)))
-            progress.step(epoch, step, logs, waited / (time.perf_counter() - begin))
-            on_step(epoch, step + 1, logs)
-        first_step = 0
+            logs, wished = step(batch, wish())
+            progress.step(epoch, number, logs, waited / (time.perf_counter() - begin))
+            on_step(epoch, number + 1, logs, wished)
+        images, first_step = (steps - first_step) * batch_size, 0
         # Not `logs`: there are none where only the validation was still to come.
         logs = {k: float(np.asarray(v)) for k, v in model.get_metrics_result().items()}
         seconds = time.perf_counter() - begin

@@ -34,8 +34,9 @@ def arrays(model):
 
 def save(directory, model, epoch, step=0, **options):
     position = training_state.Position(epoch, step)
+    found = training_state.arrays(model)
     return training_state.save(
-        directory, model, position, data={"images": 4}, **options
+        directory, found, position, data={"images": 4}, **options
     )
 
 
@@ -159,3 +160,11 @@ def test_a_checkpoint_of_another_network_or_format_is_refused(tmp_path, monkeypa
     monkeypatch.undo()
     with pytest.raises(ValueError, match="of format 99"):
         training_state.restore(newer, make_model())
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    model = make_model()
+    model.variables[0].assign(np.full(model.variables[0].shape, np.inf))
+    with pytest.raises(FloatingPointError, match="Received: .*kernel is not finite"):
+        save(tmp_path, model, 1)
+    assert names(tmp_path) == []

@@ -13,16 +13,12 @@ class Counter:
     def __init__(self):
         self.steps = self.resets = 0
 
-    def make_train_function(self):
-        self.train_function = self._step
-
     def reset_metrics(self):
         self.resets += 1
 
-    def _step(self, batches):
-        next(batches)
+    def step(self, batch, wish):
         self.steps += 1
-        return self.get_metrics_result()
+        return self.get_metrics_result(), wish
 
     def get_metrics_result(self):
         return {"loss": np.float32(self.steps), "top1_64": np.float32(0.5)}
@@ -36,11 +32,13 @@ def test_epochs_end_with_their_own_steps_logs_and_timing():
     model, ends, lines, steps = Counter(), [], [], []
     loop.train(
         model,
+        model.step,
         batches(6),
+        batch_size=4,
         steps=3,
         epochs=4,
         start=(2, 0),
-        on_step=lambda epoch, step, logs: steps.append((epoch, step)),
+        on_step=lambda *where: steps.append(where[:2]),
         on_epoch_end=lambda *end: ends.append(end),
         report=lines.append,
     )
@@ -62,7 +60,9 @@ def test_an_epoch_goes_on_with_the_metrics_of_its_first_steps(step, steps, reset
     model, ends, found = Counter(), [], []
     loop.train(
         model,
+        model.step,
         batches(9),
+        batch_size=4,
         steps=3,
         epochs=2,
         start=(0, step),
