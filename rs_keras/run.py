@@ -106,8 +106,11 @@ class Run:
     def finish(self):
         """Writes model.keras and results.json and prints the table."""
         found = self.found or self._evaluate()
-        if not self.writes:
-            return
+        if self.writes:
+            self._write_results(found)
+        self.devices.agree((0,))  # no process leaves before the others are done
+
+    def _write_results(self, found):
         model = self.whole
         sides = model.resolutions * model.views
         results = build.results(model, found, model.keys, sides)

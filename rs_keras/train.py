@@ -28,15 +28,13 @@ def main():
                 workdir.check_resumable(config)  # what it has by now
         # Here and not on top, so that a wrong flag is answered at once.
         from rs_keras.checkpoints import training_state
+        from rs_keras.training import devices as devices_lib
 
         try:
             with config_lib.mistakes():
-                # Before Keras, which would start TensorFlow without other processes.
-                from rs_keras.training import devices as devices_lib
-
                 devices_lib.set_threads(config.threads)
                 devices = devices_lib.Devices(config.distribute, task)
-
+                # Now: Keras would have started TensorFlow without other processes.
                 from rs_keras import run as run_lib
 
                 run = run_lib.Run(config, workdir, stop, devices)
@@ -46,6 +44,15 @@ def main():
             kept = training_state.how_to_go_on(workdir.checkpoints)
             print(f"Interrupted. {kept}", file=sys.stderr)
             sys.exit(stopped.exit_code)
+        except devices_lib.LOST as error:
+            if task.workers == 1:
+                raise
+            kept = training_state.how_to_go_on(workdir.checkpoints)
+            sys.exit(
+                "error: Every process must stay alive, and in reach of the others; one "
+                f"is not. Start all of them again. {kept} "
+                f"Received: {' '.join(error.message.split())[:300]}"
+            )
         except BrokenPipeError:
             raise
         except OSError as error:

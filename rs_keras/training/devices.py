@@ -46,12 +46,14 @@ class Devices:
 
     def __init__(self, distribute, task):
         self.strategy, self.task, self.replicas = None, task, 1
+        self._readers = {}  # what `read` has traced, by the variables
         if distribute == "mirrored":
             found = tf.config.list_logical_devices("GPU")
             found = found or tf.config.list_logical_devices("CPU")
             self.strategy = tf.distribute.MirroredStrategy([d.name for d in found])
         elif distribute == "multi_worker":
             tf.get_logger().setLevel("WARNING")  # a line for each number exchanged
+            print(f"Process {task.worker} of {task.workers} waits for the others")
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
         if self.strategy is not None:
             self.replicas = self.strategy.num_replicas_in_sync
@@ -135,8 +137,12 @@ class Devices:
         """
         if self.strategy is None:
             return [np.asarray(v) for v in variables]
-        found = tf.function(lambda: [tf.identity(v.value) for v in variables])()
-        return [value.numpy() for value in found]
+        key = tuple(map(id, variables))
+        if key not in self._readers:
+            self._readers[key] = tf.function(
+                lambda: [tf.identity(v.value) for v in variables]
+            )
+        return [value.numpy() for value in self._readers[key]()]
 
     def copy_state(self, model, other):
         """Gives `other`, on one device, the state of `model`; all processes call it."""
