@@ -83,21 +83,36 @@ class SwitchableBatchNormalization(keras.layers.Layer):
     def build(self, input_shape):
         shape = (len(self.keys), input_shape[-1])
 
-        def add(name, initializer, trainable):
+        def add(name, initializer):
             # autocast=False: statistics and affine parameters stay float32 under a
             # mixed policy; the arithmetic below casts where it must.
             return self.add_weight(
                 name=name,
                 shape=shape,
                 initializer=initializer,
-                trainable=trainable,
                 autocast=False,
             )
 
-        self.gamma = add("gamma", self.gamma_initializer, True)
-        self.beta = add("beta", self.beta_initializer, True)
-        self.moving_mean = add("moving_mean", "zeros", False)
-        self.moving_variance = add("moving_variance", "ones", False)
+        self.gamma = add("gamma", self.gamma_initializer)
+        self.beta = add("beta", self.beta_initializer)
+        self.moving_mean = self._moving("moving_mean", "zeros", shape)
+        self.moving_variance = self._moving("moving_variance", "ones", shape)
+
+    def _moving(self, name, initializer, shape):
+        """A moving statistic; replicas have their own, whose mean is what others read.
+
+        Not `add_weight`, which knows nothing of replicas that differ.
+        """
+        return keras.Variable(
+            keras.initializers.get(initializer),
+            shape=shape,
+            dtype=self.variable_dtype,
+            trainable=False,
+            autocast=False,
+            aggregation="mean",
+            synchronization="on_read",
+            name=name,
+        )
 
     def call(self, x, resolution=None, training=None):
         if training and self.trainable:
