@@ -42,8 +42,11 @@ class _Run:
         self.build = build
         self.state = training_state
         build.set_up(config)
-        self.source = sources.open_source(config.dataset, "train")
-        validation = sources.open_source(config.dataset, "val")
+        options = {"scan": config.scan, "on_bad_image": config.on_bad_image}
+        self.source, validation = sources.open_splits(
+            config.dataset, **options
+        ).values()
+        self.skipped = (self.source.skipped, validation.skipped)
         self.steps = pipeline.steps_per_epoch(self.source, config.batch_size)
         self.model = build.classifier(config, self.source.class_names)
         self.validation = pipeline.val_dataset(
@@ -102,7 +105,7 @@ class _Run:
         model = self.model
         sides = model.resolutions * model.views
         found = self.found or self._evaluate()
-        results = self.build.results(model, found, model.keys, sides)
+        results = self.build.results(model, found, model.keys, sides, self.skipped)
         self.model.save(self.workdir.path / ".model.tmp.keras")
         (self.workdir.path / ".model.tmp.keras").replace(self.workdir.model)
         workdir_lib.write_json(self.workdir.results, results)

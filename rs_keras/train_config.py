@@ -5,7 +5,7 @@ import itertools
 import math
 
 # Flags that say how or where a run is computed, not what it computes.
-_FREE = ("workdir", "resume", "threads")
+_FREE = ("workdir", "resume", "threads", "scan", "on_bad_image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class TrainConfig:
     basis_updates: str
     activation_basis: str
     dataset: str
+    scan: str
+    on_bad_image: str
     resolutions: tuple
     num_classes: int | None
     method: str
@@ -90,6 +92,11 @@ class TrainConfig:
                     f"--{name} must be a finite number. "
                     f"Received: --{name}={getattr(self, name)}"
                 )
+        if (self.scan, self.on_bad_image) == ("off", "error"):
+            raise ValueError(
+                "--on_bad_image=error needs --scan=on. "
+                "Received: --scan=off --on_bad_image=error"
+            )
         self._check_schedule()
         self._check_bits()
 
