@@ -40,8 +40,8 @@ def decode(image):
         return image
 
     def jpeg():
-        with tf.control_dependencies([_jpeg_size(image)]):
-            pixels = tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
+        checked, _ = _checked_jpeg(image)
+        pixels = tf.io.decode_jpeg(checked, channels=3, dct_method="INTEGER_ACCURATE")
         return orientation_lib.turn(pixels, headers.jpeg_orientation(image))
 
     return _image(tf.cond(headers.is_kind(image, "JPEG"), jpeg, lambda: _other(image)))
@@ -66,9 +66,10 @@ def decode_crop(image, choose_window):
 
     def window():
         orientation = headers.jpeg_orientation(image)
-        size = orientation_lib.seen_size(*_jpeg_size(image), orientation)
+        checked, stored = _checked_jpeg(image)
+        size = orientation_lib.seen_size(*stored, orientation)
         pixels = tf.io.decode_and_crop_jpeg(
-            image,
+            checked,
             orientation_lib.stored_window(choose_window(*size), *size, orientation),
             channels=3,
             dct_method="INTEGER_ACCURATE",
@@ -81,59 +82,58 @@ def decode_crop(image, choose_window):
     return _image(tf.cond(is_jpeg, window, lambda: whole(_other(image))))
 
 
-def _jpeg_size(image):
-    """(height, width) of a JPEG as stored; an error where they are too large."""
-    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image))
-    with tf.control_dependencies([_check_area(tf.stack([height, width]))]):
-        return tf.identity(height), tf.identity(width)
+def _checked_jpeg(image):
+    """The bytes of a JPEG, to be had once its size is found not too large, and that.
+
+    Returns:
+        (image, (height, width) as stored).
+    """
+    size = tf.io.extract_jpeg_shape(image)[:2]
+    return _checked(image, size), tf.unstack(size)
 
 
 @headers.apart
 def _other(image):
     """Pixels (H, W, 3) of a file that is no JPEG."""
+    image = _checked(image, headers.claimed_size(image))
 
-    def check(size, *more):
-        checks = [_check_area(side) for side in (size, *more)]
-        return tf.control_dependencies(checks)
+    def plain():
+        return tf.io.decode_image(image, channels=3, expand_animations=False)
 
     def frame():
         cut, size = gif.first_frame(image)
-        with check(headers.claimed_size(image), size):
-            return tf.io.decode_gif(tf.identity(cut))[0]
+        return tf.io.decode_gif(_checked(cut, size))[0]
 
     def webp():
-        with check(headers.claimed_size(image)):
-            # With alpha there are four channels, which may not be asked for as three.
-            pixels = tf.io.decode_image(image, channels=0, expand_animations=False)
+        # With alpha there are four channels, which may not be asked for as three.
+        pixels = tf.io.decode_image(image, channels=0, expand_animations=False)
         return orientation_lib.turn(pixels[..., :3], headers.webp_orientation(image))
 
     def bmp():
-        with check(headers.claimed_size(image)):
-            pixels = tf.io.decode_bmp(image)
+        pixels = tf.io.decode_bmp(image)
         # One channel holds places in a table of colours, which is often, but need not
         # be, that of the grey levels.
-        indexed = tf.shape(pixels)[-1] == 1
-        colours = headers.bmp_colours(image)
         return tf.cond(
-            indexed,
-            lambda: tf.gather(colours, tf.cast(pixels[..., 0], tf.int32)),
+            tf.shape(pixels)[-1] == 1,
+            lambda: tf.gather(
+                headers.bmp_colours(image), tf.cast(pixels[..., 0], tf.int32)
+            ),
             lambda: pixels[..., :3],
         )
 
-    def plain():
-        with check(headers.claimed_size(image)):
-            return tf.io.decode_image(image, channels=3, expand_animations=False)
-
-    kinds = (("GIF", frame), ("BMP", bmp), ("WebP", webp))
-    return tf.case(
-        [(headers.is_kind(image, kind), reader) for kind, reader in kinds],
-        default=plain,
-    )
+    kinds = {"GIF": frame, "WebP": webp, "BMP": bmp}
+    found = tf.stack([True, *(headers.is_kind(image, kind) for kind in kinds)])
+    last = len(kinds) - tf.argmax(found[::-1], output_type=tf.int32)
+    return tf.switch_case(last, [plain, *kinds.values()])
 
 
-def _check_area(size):
+def _checked(image, size):
+    """The bytes of an image, to be had once the size is found not too large."""
     area = tf.reduce_prod(tf.cast(size, tf.int64))
-    return tf.debugging.Assert(area <= MAXIMUM_PIXELS, [TOO_LARGE, size])
+    # `tf.debugging.Assert` would make a branch of it.
+    fits = tf.raw_ops.Assert(condition=area <= MAXIMUM_PIXELS, data=[TOO_LARGE, size])
+    with tf.control_dependencies(fits and [fits]):
+        return tf.identity(image)
 
 
 def _image(pixels):
@@ -163,11 +163,15 @@ def attempt(decoder, image, name):
     valid, pixels = decoded.get_single_element()
     # An image of no pixels cannot be resized either.
     valid = tf.logical_and(valid, tf.size(pixels) > 0)
-    # `failure` looks for one line.
-    line = tf.strings.regex_replace(name, r"[\r\n]", "?")
-    message = tf.strings.join([_SENTENCE, line])
-    with tf.control_dependencies([tf.debugging.Assert(valid, [message])]):
+    with tf.control_dependencies([tf.debugging.Assert(valid, [_sentence(name)])]):
         return tf.ensure_shape(tf.identity(pixels), (None, None, 3))
+
+
+def _sentence(name):
+    """What is said of a damaged image: one line, which is valid UTF-8."""
+    name = tf.strings.unicode_transcode(name, "UTF-8", "UTF-8")
+    line = tf.strings.regex_replace(name, r"[\r\n]", "?")
+    return tf.strings.join([_SENTENCE, line])
 
 
 def first_good(make, attempts, name):
@@ -180,19 +184,24 @@ def first_good(make, attempts, name):
             printed where another one takes its place.
 
     Raises:
-        tf.errors.OpError: when run, that of the first candidate, where none is good.
+        tf.errors.InvalidArgumentError: when run, where no candidate is good; see
+            `failure`.
     """
     candidates = tf.data.Dataset.range(attempts).map(lambda k: (k, make(k)))
-    candidates = candidates.ignore_errors(log_warning=False)
-    # The error that was ignored comes again.
-    none = tf.data.Dataset.range(1).map(lambda k: (k, make(k)))
-    place, made = candidates.concatenate(none).take(1).get_single_element()
+    _, spec = candidates.element_spec
+    nothing = tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), spec)
+    nothing = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), nothing))
+    candidates = candidates.ignore_errors(log_warning=False).concatenate(nothing)
+    place, made = candidates.take(1).get_single_element()
+    found = tf.debugging.Assert(place >= 0, [_sentence(name)])
 
     def warn():
-        text = "is damaged; the next good image takes its place"
-        return tf.print("warning:", name, text, output_stream=sys.stderr)
+        # Once in an epoch: to know what was said before takes a state.
+        text = " is damaged; the next good image takes its place"
+        line = tf.strings.join(["warning: ", name, text])
+        return tf.print(line, output_stream=sys.stderr)
 
-    with tf.control_dependencies([tf.cond(place > 0, warn, tf.no_op)]):
+    with tf.control_dependencies([found, tf.cond(place > 0, warn, tf.no_op)]):
         return tf.nest.map_structure(tf.identity, made)
 
 

@@ -117,7 +117,7 @@ def _split_tree(root, splits, judge):
         )
     skipped = {split: {} for split in splits}
     trees = {
-        split: {name: _files(root / split / name, skipped[split]) for name in classes}
+        split: {name: files(root / split / name, skipped[split]) for name in classes}
         for split in splits
     }
     bad = judge(str(root), [p for s in splits for f in trees[s].values() for p in f])
@@ -137,7 +137,7 @@ def _split_tree(root, splits, judge):
 def _own_split(root, splits, judge):
     """As `_split_tree`, of a directory of classes that is divided here."""
     passed = {}
-    tree = {name: _files(root / name, passed) for name in _directories(root)}
+    tree = {name: files(root / name, passed) for name in _directories(root)}
     if not tree:
         raise ValueError(
             f"`folder:DIR` must be {_LAYOUT}. Received: {root}, without directories "
@@ -197,7 +197,7 @@ def _directories(parent):
         return sorted(e.name for e in entries if _visible(e) and os.path.isdir(e.path))
 
 
-def _files(directory, passed):
+def files(directory, passed):
     """Sorted paths of the files in a directory and those in it.
 
     Args:

@@ -39,40 +39,33 @@ def first_frame(image):
         colours = tf.bitwise.left_shift(2, tf.bitwise.bitwise_and(flags, _SIZE))
         return tf.where(tf.bitwise.bitwise_and(flags, _TABLE) > 0, 3 * colours, 0)
 
-    def behind_blocks(place):
-        """The place behind a chain of blocks, each with its length in front."""
-        place = tf.while_loop(
-            lambda place: byte(place) > 0,
-            lambda place: (place + 1 + byte(place),),
-            (place,),
-            parallel_iterations=1,
-        )[0]
-        return place + 1
-
-    # Extensions (comments, timing, transparency) stand before the frame.
+    # Extensions (comments, timing, transparency) stand before the frame; they and the
+    # frame end in a chain of blocks, each with its length in front. `start` is that of
+    # the frame, and 0 before it is found.
     head = 13 + table(tf.maximum(byte(10), 0))
-    start = tf.while_loop(
-        lambda place: byte(place) == _EXTENSION,
-        lambda place: (behind_blocks(place + 2),),
-        (head,),
-        parallel_iterations=1,
-    )[0]
 
-    def frame():
-        flags = byte(start + 9)
-        end = behind_blocks(start + 10 + table(flags) + 1)
-        text = tf.strings.substr(image, start + 5, 4)
-        sides = tf.cast(tf.io.decode_raw(text, tf.uint16), tf.int64)
-        parts = [
-            tf.strings.substr(image, 0, head),
-            tf.strings.substr(image, start, end - start),
-            _TRAILER,
-        ]
-        complete = (end <= length) & (byte(end - 1) == 0)
-        whole = tf.strings.join(parts)
-        return tf.where(complete, whole, ""), tf.where(complete, sides[::-1], 0)
+    def more(place, within, start):
+        return (place < length) & (within | (start == 0))
 
-    nothing = (tf.constant(b""), tf.zeros((2,), tf.int64))
-    there = (byte(start) == _IMAGE) & (start + 10 <= length)
-    cut, size = tf.cond(there, frame, lambda: nothing)
-    return tf.ensure_shape(cut, ()), tf.ensure_shape(size, (2,))
+    def step(place, within, start):
+        value = byte(place)
+        frame = ~within & (value == _IMAGE)
+        extension = ~within & (value == _EXTENSION)
+        pixels = place + 11 + table(tf.maximum(byte(place + 9), 0))
+        follows = tf.where(within, place + 1 + value, length + 1)
+        follows = tf.where(extension, place + 2, tf.where(frame, pixels, follows))
+        within = tf.where(within, value > 0, extension | frame)
+        return follows, within, tf.where(frame, place, start)
+
+    end, within, start = tf.while_loop(
+        more, step, (head, False, 0), parallel_iterations=1
+    )
+    whole = ~within & (start > 0) & (end <= length)
+    sides = tf.strings.substr(image, tf.where(whole, start + 5, 0), 4)
+    sides = tf.cast(tf.io.decode_raw(sides, tf.uint16), tf.int64)[::-1]
+    parts = [
+        tf.strings.substr(image, 0, head),
+        tf.strings.substr(image, tf.where(whole, start, 0), end - start),
+        _TRAILER,
+    ]
+    return tf.where(whole, tf.strings.join(parts), ""), tf.where(whole, sides, 0)

@@ -4,6 +4,7 @@ Graph functions of scalar strings. All are made for files that lie: nothing is r
 that is not there, and loops are bounded.
 """
 
+import numpy as np
 import tensorflow as tf
 
 # What a file begins with, by kind.
@@ -18,8 +19,6 @@ MAGIC = {
 LENGTH = 30
 # Where a JPEG's EXIF must begin: the standard wants it right behind the first marker.
 EXIF_WITHIN = 65536
-# Chunks of a WebP file that are looked through for EXIF.
-MAXIMUM_CHUNKS = 100
 # Entries of an EXIF directory: cameras write about a dozen.
 MAXIMUM_ENTRIES = 256
 _SHORT, _ORIENTATION = 3, 0x0112
@@ -58,34 +57,43 @@ def claimed_size(image):
     Returns:
         Tensor (2,) int64; zeros where no known header stands.
     """
-    head = _bytes(tf.strings.substr(image, 0, LENGTH))
-    length = tf.shape(head)[0]
-    head = tf.cast(tf.pad(head, [[0, LENGTH - length]]), tf.int64)
-
-    def number(*places):
-        """Little end first."""
-        return sum(head[place] * 256**i for i, place in enumerate(places))
-
-    def signed(*places):
-        value = number(*places)
-        return tf.abs(tf.where(value < 2**31, value, value - 2**32))
-
-    png = (number(23, 22, 21, 20), number(19, 18, 17, 16))
-    gif = (number(8, 9), number(6, 7))
+    length = tf.strings.length(image)
+    head = tf.cast(_bytes(tf.strings.substr(image, 0, LENGTH)), tf.int64)
+    head = tf.pad(head, [[0, LENGTH - tf.size(head)]])
+    # One product instead of an operation for every byte: graphs stay small.
+    png, gif, bmp, lossy, extended, bits = tf.unstack(tf.linalg.matvec(_SIZES, head))
     # A negative height says that the first line is the top one.
-    bmp = (signed(22, 23, 24, 25), signed(18, 19, 20, 21))
-    bits = number(21, 22, 23, 24)
-    lossless = (bits // 2**14 % 2**14 + 1, bits % 2**14 + 1)
-    lossy = (number(28, 29) % 2**14, number(26, 27) % 2**14)
-    extended = (number(27, 28, 29) + 1, number(24, 25, 26) + 1)
+    bmp = tf.abs(tf.where(bmp < 2**31, bmp, bmp - 2**32))
+    lossless = tf.stack([bits[0] // 2**14, bits[0]]) % 2**14 + 1
     form = tf.strings.substr(image, tf.minimum(12, length), 4)
-    webp = tf.where(
-        form == b"VP8X", extended, tf.where(form == b"VP8L", lossless, lossy)
-    )
+    webp = tf.where(form == b"VP8L", lossless, lossy % 2**14)
+    webp = tf.where(form == b"VP8X", extended + 1, webp)
     size = tf.zeros((2,), tf.int64)
     for kind, claimed in (("PNG", png), ("GIF", gif), ("BMP", bmp), ("WebP", webp)):
-        size = tf.where(is_kind(image, kind), tf.stack(claimed), size)
+        size = tf.where(is_kind(image, kind), claimed, size)
     return size
+
+
+def _weights(*numbers):
+    """Rows that make numbers of a header, whose bytes are named little end first."""
+    rows = np.zeros((len(numbers), LENGTH), np.int64)
+    for row, places in zip(rows, numbers, strict=True):
+        row[list(places)] = 256 ** np.arange(len(places))
+    return rows
+
+
+# (height, width) of a PNG, a GIF, a BMP, a lossy and an extended WebP; both in the bits
+# of one number of a lossless one.
+_SIZES = np.stack(
+    [
+        _weights((23, 22, 21, 20), (19, 18, 17, 16)),
+        _weights((8, 9), (6, 7)),
+        _weights((22, 23, 24, 25), (18, 19, 20, 21)),
+        _weights((28, 29), (26, 27)),
+        _weights((27, 28, 29), (24, 25, 26)),
+        _weights((21, 22, 23, 24), ()),
+    ]
+)
 
 
 def bmp_colours(image):
@@ -122,31 +130,15 @@ def jpeg_orientation(image):
 
 def webp_orientation(image):
     """The EXIF orientation of a WebP file; otherwise as `jpeg_orientation`."""
-    length = tf.strings.length(image)
-
-    def more(step, place, found):
-        return (place + 8 <= length) & (found < 0) & (step < MAXIMUM_CHUNKS)
-
-    def next_chunk(step, place, found):
-        exif = tf.strings.substr(image, place, 4) == b"EXIF"
-        size = tf.io.decode_raw(tf.strings.substr(image, place + 4, 4), tf.int32)[0]
-        # Chunks are padded to an even length; a size beyond the file ends the search.
-        size = tf.where((size < 0) | (size > length), length, size + size % 2)
-        follows = place + 8 + size
-        return step + 1, follows, tf.where(exif, place + 8, found)
-
-    # A bit of VP8X says that there is EXIF.
-    noted = tf.strings.substr(image, tf.minimum(12, length), 4) == b"VP8X"
-    variables = (0, tf.where(noted, 12, length), -1)
-    _, _, found = tf.while_loop(more, next_chunk, variables, parallel_iterations=1)
-
-    def read():
-        # Some writers keep the name that JPEG needs.
-        named = tf.strings.substr(image, tf.minimum(found, length), 4) == b"Exif"
-        start = tf.minimum(tf.where(named, found + 6, found), length)
-        return _tiff_orientation(tf.strings.substr(image, start, EXIF_WITHIN))
-
-    return tf.cond(found < 0, lambda: 1, read)
+    # A bit of VP8X says that there is EXIF, mostly at the end of the file. In other
+    # data its name may stand by chance, but not with the beginning of a TIFF behind it.
+    noted = tf.strings.substr(image, tf.minimum(12, tf.strings.length(image)), 4)
+    searched = tf.strings.substr(image, 0, tf.where(noted == b"VP8X", 2**31 - 1, 0))
+    parts = tf.strings.split(searched, b"EXIF", maxsplit=1)
+    found = tf.strings.join([tf.concat([parts, [b"", b""]], axis=0)[1], b"    "])
+    # Four bytes of length; some writers keep the name that JPEG needs.
+    found = tf.strings.substr(found, 4, EXIF_WITHIN)
+    return _tiff_orientation(tf.strings.regex_replace(found, rb"^Exif\x00\x00", b""))
 
 
 @apart

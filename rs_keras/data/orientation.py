@@ -29,9 +29,7 @@ def turn(pixels, orientation):
 
     def turned():
         transposed, rows, columns = _parts(orientation)
-        upright = tf.cond(
-            transposed, lambda: tf.transpose(pixels, (1, 0, 2)), lambda: pixels
-        )
+        upright = tf.transpose(pixels, tf.where(transposed, [1, 0, 2], [0, 1, 2]))
         return tf.raw_ops.Reverse(
             tensor=upright, dims=tf.stack([rows, columns, tf.constant(False)])
         )
