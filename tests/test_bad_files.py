@@ -1,4 +1,4 @@
-"""Training and prediction with a class of nasty files: nothing crashes, all is named."""
+"""Training and prediction with a class of nasty files: all is named, none crashes."""
 
 import json
 import shutil

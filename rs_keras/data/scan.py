@@ -20,6 +20,8 @@ from rs_keras.data import scan_cache
 
 # Larger files are not even read: no image within `decoding.MAXIMUM_PIXELS` needs more.
 MAXIMUM_BYTES = 2**30
+# Each may hold an image of `decoding.MAXIMUM_PIXELS`.
+MAXIMUM_THREADS = 32
 # Seconds between lines of progress, and at least between savings of what was found.
 _PROGRESS, _SAVE = 5, 30
 _CHUNK = 512
@@ -75,19 +77,27 @@ def judge(directory, paths, *, on_bad_image="skip"):
 
 def _verdicts(paths, cache):
     """(path, reason or None) of each path, in order; decodes in parallel."""
-    workers = min(len(os.sched_getaffinity(0)), 32)
+    workers = min(_cores(), MAXIMUM_THREADS)
     progress = _Progress(len(paths))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
             try:
-                yield from pool.map(functools.partial(_verdict, cache), chunk)
+                for found in pool.map(functools.partial(_verdict, cache), chunk):
+                    progress.step()
+                    yield found
             except BaseException:
                 # Ctrl-C, say: what waits in the pool is not waited for.
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-            progress.step(len(chunk))
             cache.save_sometimes(_SAVE)
+
+
+def _cores():
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _verdict(cache, path):
@@ -192,8 +202,8 @@ class _Progress:
         self._done = 0
         self._start = self._last = time.perf_counter()
 
-    def step(self, number):
-        self._done += number
+    def step(self):
+        self._done += 1
         now = time.perf_counter()
         if now - self._last > _PROGRESS:
             self._last = now

@@ -175,10 +175,10 @@ def test_a_scan_that_was_interrupted_goes_on_where_it_was(root, examined, monkey
 
 def test_progress_is_shown_with_an_end_in_sight(root, monkeypatch, capsys):
     monkeypatch.setattr(scan, "_CHUNK", 5)
-    monkeypatch.setattr(scan, "_PROGRESS", 0)
+    monkeypatch.setattr(scan, "_PROGRESS", -1)
     judge(root)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines] == ["5/12", "10/12", "12/12"]
+    assert [line.split()[1] for line in lines] == [f"{i}/12" for i in range(1, 13)]
     assert all("/s  ETA 0:0" in line for line in lines)
 
 
