@@ -28,7 +28,9 @@ def main():
     results = json.loads(workdir.results.read_text())
     resolutions = [int(r) for r in results["resolutions"]]
     dataset = pipeline.val_dataset(
-        sources.open_source(workdir.flag("dataset"), "val"),
+        sources.open_source(
+            workdir.flag("dataset"), "val", scan=workdir.flag("scan", "on")
+        ),
         resolutions,
         batch_size=64,
         preprocessing=workdir.flag("preprocessing", "rsnet"),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from rs_keras.data import pipeline
+from rs_keras.data import scan
 from rs_keras.losses import distillation
 from rs_keras.models import mobilenet_v2
 from rs_keras.models import resnet
@@ -104,7 +105,7 @@ def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
     )
 
 
-def results(model, found, keys, sides):
+def results(model, found, keys, sides, skipped=()):
     """What results.json holds.
 
     Args:
@@ -112,6 +113,7 @@ def results(model, found, keys, sides):
         found: what `evaluator.evaluate` returned for `keys`.
         keys: the branches or resolutions that were tested.
         sides: the resolution of each, in pixels.
+        skipped: `Source.skipped` of each split that was used.
 
     Returns:
         Dict: "resolutions" {key: {"top1", "top5", "mean_class", "macs"}}, "ensemble",
@@ -131,7 +133,7 @@ def results(model, found, keys, sides):
         "alpha": list(ensemble_shares(model).values()),
         "parameters": macs.trainable_parameters(model),
         "classes": model.class_names,
-        "skipped_images": [],
+        "skipped_images": scan.listed(*skipped),
     }
 
 

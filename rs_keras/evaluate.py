@@ -31,7 +31,10 @@ def main():
 
         devices.set_threads(values.threads)
         model = keras_file.load(values.packed or workdir.path)
-        source = sources.open_source(values.dataset or workdir.flag("dataset"), "val")
+        dataset, scan = values.dataset, "on"
+        if dataset is None:
+            dataset, scan = workdir.flag("dataset"), workdir.flag("scan", "on")
+        source = sources.open_source(dataset, "val", scan=scan)
         if model.class_names and tuple(source.class_names) != tuple(model.class_names):
             raise ValueError(
                 "The dataset must have the classes of the network: "
@@ -55,7 +58,8 @@ def main():
     progress = _Progress(-(-source.num_examples // values.batch_size))
     with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
         found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
-    results = build.results(model, found, keys, resolutions * views)
+    sides, skipped = resolutions * views, (source.skipped,)
+    results = build.results(model, found, keys, sides, skipped)
     print(report.table(results))
     if values.json:
         with config_lib.mistakes():

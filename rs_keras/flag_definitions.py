@@ -18,6 +18,19 @@ def define_train_flags():
     flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
     define_quantization_flags()
     flags.DEFINE_string("dataset", None, "shapes | folder:DIR | tfds:NAME.")
+    flags.DEFINE_enum(
+        "scan",
+        "on",
+        ("on", "off"),
+        "on: decode every file of a folder once, at the first start, and leave out bad "
+        "ones. off: trust them; the next good image takes the place of a bad one.",
+    )
+    flags.DEFINE_enum(
+        "on_bad_image",
+        "skip",
+        ("skip", "error"),
+        "What the scan does about a bad image: skip it with a warning, or stop.",
+    )
     flags.DEFINE_list("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
     flags.DEFINE_integer(
         "num_classes", None, "Number of classes; default: the dataset's.", lower_bound=2

@@ -3,6 +3,7 @@
 Prints the likeliest classes of each image with their probabilities.
 """
 
+import os
 import pathlib
 
 from rs_keras import config as config_lib
@@ -20,48 +21,68 @@ def main():
 
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import pipeline
+        from rs_keras.data import scan
         from rs_keras.training import devices
 
         paths = pipeline.list_images(values.images)
         devices.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         resolution = model.check_resolution(values.resolution)
-        dataset = pipeline.files_dataset(
-            paths, resolution, batch_size=values.batch_size, fit=values.fit
-        )
+        options = {"batch_size": values.batch_size, "fit": values.fit}
+        if os.path.isdir(values.images):
+            dataset = pipeline.good_files_dataset(paths, resolution, **options)
+        else:
+            dataset = pipeline.files_dataset(paths, resolution, **options)
+            dataset = dataset.map(lambda images: ([0], images))
         with pipeline.damaged_images():
-            rows = _predict(model, dataset, paths, resolution, values.top)
-    _print(rows, pathlib.Path(values.images))
+            rows = _predict(model, dataset, resolution, values.top)
+        skipped = scan.skipped(p for i, p in enumerate(paths) if i not in rows)
+        if not rows:
+            raise ValueError(
+                "At least one image must be good. "
+                f"Received: {values.images}, with {len(paths)} that are not"
+            )
+    names = [str(path) for path in paths]
+    _print({names[i]: row for i, row in rows.items()}, pathlib.Path(values.images))
     if values.json:
+        images = [
+            {"image": scan.as_text(names[i]), "predictions": row}
+            for i, row in rows.items()
+        ]
+        found = {"resolution": resolution, "images": images}
         with config_lib.mistakes():
             workdir_lib.write_json(
-                values.json, {"resolution": resolution, "images": rows}
+                values.json, {**found, "skipped_images": scan.listed(skipped)}
             )
 
 
-def _predict(model, dataset, paths, resolution, top):
+def _predict(model, dataset, resolution, top):
+    """{position of the image: its likeliest classes}."""
     import numpy as np
     from keras import ops
 
     names = model.class_names or [str(i) for i in range(model.num_classes)]
-    rows = []
-    for images in dataset:
+    rows = {}
+    for positions, images in dataset:
         logits = model.predict(images, resolution=resolution, verbose=0)
-        for row in ops.convert_to_numpy(ops.softmax(logits)):
+        shares = ops.convert_to_numpy(ops.softmax(logits))
+        for position, row in zip(positions.numpy(), shares, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            found = [{"class": names[i], "probability": float(row[i])} for i in best]
-            rows.append({"image": str(paths[len(rows)]), "predictions": found})
+            rows[int(position)] = [
+                {"class": names[i], "probability": float(row[i])} for i in best
+            ]
     return rows
 
 
 def _print(rows, root):
-    names = [pathlib.Path(row["image"]) for row in rows]
-    names = [str(n.relative_to(root)) if n != root else n.name for n in names]
+    from rs_keras.data import folder
+
+    names = [pathlib.Path(name) for name in rows]
+    names = [n.relative_to(root) if n != root else n.name for n in names]
+    names = [folder.printable(name) for name in names]
     width = max(map(len, names))
-    for name, row in zip(names, rows, strict=True):
-        found = "  ".join(
-            f"{p['class']} {p['probability']:.1%}" for p in row["predictions"]
-        )
+    for name, row in zip(names, rows.values(), strict=True):
+        found = "  ".join(f"{p['class']} {p['probability']:.1%}" for p in row)
         print(f"{name:<{width}}  {found}")
 
 

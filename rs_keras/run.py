@@ -40,8 +40,10 @@ class Run:
         self.writes = devices.task.writes
         devices.check_batch_size(config.batch_size)
         build.set_up(config)
-        self.source = sources.open_source(config.dataset, "train")
-        validation = sources.open_source(config.dataset, "val")
+        self.source, validation = sources.open_splits(
+            config.dataset, scan=config.scan, on_bad_image=config.on_bad_image
+        ).values()
+        self.bad = (self.source.skipped, validation.skipped)
         self.steps = pipeline.steps_per_epoch(self.source, config.batch_size)
         with devices.scope():
             self.model = self._new_model()
@@ -58,6 +60,7 @@ class Run:
         self.data = {
             "classes": list(self.source.class_names),
             "images": self.source.num_examples,
+            "files": self.source.fingerprint,
             "steps": self.steps,
         }
         self.position = training_state.Position()
@@ -113,7 +116,7 @@ class Run:
     def _write_results(self, found):
         model = self.whole
         sides = model.resolutions * model.views
-        results = build.results(model, found, model.keys, sides)
+        results = build.results(model, found, model.keys, sides, self.bad)
         temporary = self.workdir.path / ".model.tmp.keras"
         model.save(temporary)
         workdir_lib.rename(temporary, self.workdir.model)
@@ -148,8 +151,8 @@ class Run:
             manifest = training_state.restore(path, self.model)
             if manifest["data"]["dataset"] != self.data:
                 raise ValueError(
-                    "The dataset must be that of the run: its classes or its number "
-                    f"of images have changed. Received: --dataset={self.config.dataset}"
+                    "The dataset must be that of the run: its classes or its images "
+                    f"have changed. Received: --dataset={self.config.dataset}"
                 )
             self.skipped = manifest["data"]["skipped_steps"]
         self.position = position

@@ -11,7 +11,9 @@ _MAY_CHANGE = (
     "distribute",
     "epochs",
     "max_skipped_steps",
+    "on_bad_image",
     "on_nan",
+    "scan",
     "threads",
 )
 # Flags of one start, not of the run.
@@ -31,6 +33,8 @@ class TrainConfig:
     basis_updates: str
     activation_basis: str
     dataset: str
+    scan: str
+    on_bad_image: str
     resolutions: tuple
     num_classes: int | None
     method: str
@@ -105,6 +109,11 @@ class TrainConfig:
                     f"--{name} must be a finite number. "
                     f"Received: --{name}={getattr(self, name)}"
                 )
+        if (self.scan, self.on_bad_image) == ("off", "error"):
+            raise ValueError(
+                "--on_bad_image=error needs --scan=on. "
+                "Received: --scan=off --on_bad_image=error"
+            )
         self._check_schedule()
         self._check_bits()
 

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,11 @@ import pytest
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# What tests find out about files is no business of the user's own cache. Kept between
+# runs, because other packages keep there what they need a while to make.
+CACHE = ROOT / ".pytest_cache" / "xdg"
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
+shutil.rmtree(CACHE / "rs_keras", ignore_errors=True)
 
 
 @pytest.fixture

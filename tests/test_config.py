@@ -89,6 +89,10 @@ def test_method_decides_the_distillation():
             "Received: --method=shared_bn --views=2",
         ),
         (
+            ["--dataset=shapes", "--workdir=w", "--scan=off", "--on_bad_image=error"],
+            "--on_bad_image=error needs --scan=on. Received: --scan=off",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--learning_rate=nan"],
             "--learning_rate must be a finite number. Received: --learning_rate=nan",
         ),

@@ -200,7 +200,8 @@ def _images(workdir, model, sides, purpose, directory):
         except (OSError, ValueError) as error:
             raise ValueError(f"--{purpose}_images: {error}") from error
     try:
-        source = sources.open_source(workdir.flag("dataset"), split)
+        scan = workdir.flag("scan", "on")
+        source = sources.open_source(workdir.flag("dataset"), split, scan=scan)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"The run's own images ({split}) cannot be read; name others with "

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import pathlib
 
 import tensorflow as tf
@@ -15,6 +16,8 @@ from rs_keras.data import transforms
 
 FITS = ("crop", "squash")
 PREPROCESSINGS = ("rsnet", "official_quant")
+# Images that are tried in place of one that is damaged, where none was scanned before.
+MAXIMUM_ATTEMPTS = 100
 
 
 def train_dataset(
@@ -100,11 +103,14 @@ def train_dataset(
             dataset = dataset.map(lambda _, example: example)
         return dataset.map(lambda *example: (epoch, *example))
 
-    def load(epoch, index, item, label):
-        image, name = source.load(index, item)
-        key = transforms.fold_seed(seed, epoch, index)
-        images = make_images(image, name, branches, key)
-        return images, decoding.checked_label(label, source.class_names, name)
+    def load(epoch, *example):
+        def make(index, item, label):
+            image, name = source.load(index, item)
+            key = transforms.fold_seed(seed, epoch, index)
+            images = make_images(image, name, branches, key)
+            return images, decoding.checked_label(label, source.class_names, name)
+
+        return _or_next(source, make, *example)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
     dataset = _parallel(dataset, load).batch(shard_batch, drop_remainder=True)
@@ -162,10 +168,13 @@ def val_dataset(
         base = largest or max(branches.values())
         make_images = functools.partial(official_quant.validation_images, base=base)
 
-    def load(index, item, label):
+    def make(index, item, label):
         image, name = source.load(index, item)
         label = decoding.checked_label(label, source.class_names, name)
         return make_images(image, name, branches), label
+
+    def load(*example):
+        return _or_next(source, make, *example)
 
     dataset = _parallel(source.examples(), load).batch(batch_size)
     total = -(-source.num_examples // batch_size)
@@ -176,7 +185,7 @@ def list_images(path):
     """The image files of a directory and of those in it, or one file.
 
     Args:
-        path: directory or file with a name in .jpg, .jpeg or .png.
+        path: directory or file, with a name in `folder.EXTENSIONS`.
 
     Returns:
         Sorted list of `pathlib.Path`.
@@ -224,20 +233,36 @@ def files_dataset(paths, resolution, *, batch_size, fit="crop"):
     Returns:
         tf.data.Dataset of images (N, r, r, 3) uint8.
     """
+    dataset = _files(paths, resolution, fit).map(lambda position, image: image)
+    _check_batch_size(batch_size)
+    return _finish(dataset.batch(batch_size))
+
+
+def good_files_dataset(paths, resolution, *, batch_size, fit="crop"):
+    """As `files_dataset`, without files that cannot be decoded.
+
+    Returns:
+        tf.data.Dataset of (positions in `paths` (N,) int64, images (N, r, r, 3) uint8).
+    """
+    dataset = _files(paths, resolution, fit).ignore_errors(log_warning=False)
+    _check_batch_size(batch_size)
+    return _finish(dataset.batch(batch_size))
+
+
+def _files(paths, resolution, fit):
+    """(position, image (r, r, 3) uint8) of each file."""
     (resolution,) = resolutions_lib.check_resolutions((resolution,))
     multi_resolution.check_mode("fit", fit, FITS)
-    _check_batch_size(batch_size)
-    names = [str(path) for path in paths]
+    names = [os.fsencode(path) for path in paths]
     if not names:
         raise ValueError(f"At least one image is needed. Received: paths={names}")
     transform = transforms.validation if fit == "crop" else transforms.squash
 
-    def load(name):
+    def load(position, name):
         image = decoding.attempt(decoding.decode, tf.io.read_file(name), name)
-        return transform(image, resolution)
+        return position, transform(image, resolution)
 
-    dataset = tf.data.Dataset.from_tensor_slices(names)
-    return _finish(_parallel(dataset, load).batch(batch_size))
+    return _parallel(tf.data.Dataset.from_tensor_slices(names).enumerate(), load)
 
 
 class DamagedImage(ValueError):
@@ -266,6 +291,17 @@ def _branches(resolutions, views):
     keys = resolutions_lib.branch_keys(resolutions, views)
     sides = resolutions if views == 1 else resolutions * views
     return dict(zip(keys, sides, strict=True))
+
+
+def _or_next(source, make, index, item, label):
+    """`make` of an example, or of the next good one where the source allows that.
+
+    The index of the one that is taken decides its label and its random choices.
+    """
+    if source.at is None:
+        return make(index, item, label)
+    attempts = min(source.num_examples, MAXIMUM_ATTEMPTS)
+    return decoding.first_good(lambda k: make(*source.at(index + k)), attempts, item)
 
 
 def _parallel(dataset, load):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from rs_keras.data import pipeline
+from rs_keras.data import scan
 
 
 def of_source(source, resolutions, count, *, preprocessing="rsnet", largest=None):
@@ -35,13 +36,21 @@ def of_source(source, resolutions, count, *, preprocessing="rsnet", largest=None
 def of_directory(path, resolutions, count):
     """Images of a directory, as `predict` sees them.
 
+    Files that cannot be decoded are left out, with a warning for each.
+
     Args and returns: as `of_source`; path: a directory, or an image.
     """
     paths = pipeline.list_images(path)
     paths = paths[:: -(-len(paths) // count)]
-    return {
-        r: np.concatenate(
-            [b.numpy() for b in pipeline.files_dataset(paths, r, batch_size=16)]
-        )
-        for r in resolutions
-    }
+    found, good = {}, None
+    for r in resolutions:
+        batches = list(pipeline.good_files_dataset(paths, r, batch_size=16))
+        good = {int(position) for positions, _ in batches for position in positions}
+        if not good:
+            raise ValueError(
+                f"At least one image must be good. Received: {path}, of which none of "
+                f"{len(paths)} could be decoded"
+            )
+        found[r] = np.concatenate([images.numpy() for _, images in batches])
+    scan.skipped([path for i, path in enumerate(paths) if i not in good])
+    return found

@@ -2,15 +2,21 @@
 
 import collections.abc
 import dataclasses
+import functools
+import hashlib
+import os
 
 import tensorflow as tf
 
 from rs_keras.data import folder
 from rs_keras.data import named
+from rs_keras.data import scan as scan_lib
 from rs_keras.data import shapes
 
 _ALLOWED = "`dataset` must be shapes, folder:DIR or tfds:NAME"
-SPLITS = ("train", "val")
+SPLITS = folder.SPLITS
+SCANS = ("on", "off")
+ON_BAD_IMAGE = ("skip", "error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +31,11 @@ class Source:
         load: function (index, item) -> (image, name), usable in a graph: the image is
             a scalar string, a file's bytes, or pixels (H, W, 3) uint8; `name` is a
             scalar string for error messages.
+        skipped: tuple of (path in the dataset's directory, reason).
+        at: None where an example that cannot be used is an error; or a function of an
+            index, also beyond the last one, that returns (index, item, label) of the
+            example there, counted on from the first one: the next ones replace it.
+        fingerprint: str that changes with the names and labels of the files.
     """
 
     name: str
@@ -32,6 +43,9 @@ class Source:
     class_names: tuple
     order: collections.abc.Callable
     load: collections.abc.Callable
+    skipped: tuple = ()
+    at: collections.abc.Callable | None = None
+    fingerprint: str = ""
 
     def examples(self, seed=0, epoch=None, start=0):
         """The examples of one epoch, not loaded yet.
@@ -50,27 +64,54 @@ class Source:
         return self.order(seed, epoch, start)
 
 
-def open_source(dataset, split, *, data_dir=None):
-    """Opens a split of a dataset.
+def open_source(dataset, split, *, data_dir=None, scan="on", on_bad_image="skip"):
+    """Opens a split of a dataset; arguments as for `open_splits`."""
+    options = {"data_dir": data_dir, "scan": scan, "on_bad_image": on_bad_image}
+    return open_splits(dataset, (split,), **options)[split]
+
+
+def open_splits(
+    dataset, splits=SPLITS, *, data_dir=None, scan="on", on_bad_image="skip"
+):
+    """Opens splits of a dataset.
 
     Args:
         dataset: "shapes", "folder:DIR" or "tfds:NAME".
-        split: "train" or "val".
+        splits: which of "train" and "val".
         data_dir: where tfds keeps its data; None for its default.
+        scan: of a folder, "on" to decode each file once before, and to leave out those
+            that are no good images; "off" to go by their names, and to let the next
+            good image take the place of a bad one whenever one is met.
+        on_bad_image: with a scan, "skip", or "error": stop at the first bad image.
+
+    Returns:
+        {split: `Source`}.
 
     Raises:
         FileNotFoundError: the directory does not exist.
         ValueError: the name is unknown, or the dataset cannot be used.
     """
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be 'train' or 'val'. Received: split={split!r}")
+    for split in splits:
+        if split not in SPLITS:
+            raise ValueError(
+                f"`split` must be 'train' or 'val'. Received: split={split!r}"
+            )
+    for name, value, allowed in (
+        ("scan", scan, SCANS),
+        ("on_bad_image", on_bad_image, ON_BAD_IMAGE),
+    ):
+        if value not in allowed:
+            raise ValueError(
+                f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+                f"Received: {name}={value!r}"
+            )
     kind, _, name = str(dataset).partition(":")
     if dataset == "shapes":
-        return _shapes(split)
+        return {split: _shapes(split) for split in splits}
     if kind == "folder" and name:
-        return _folder(name, split)
+        return _folder(name, splits, scan, on_bad_image)
     if kind == "tfds" and name:
-        return _named(name, split, data_dir)
+        return {split: _named(name, split, data_dir) for split in splits}
     raise ValueError(f"{_ALLOWED}. Received: dataset={dataset!r}")
 
 
@@ -85,14 +126,37 @@ def _shapes(split):
     return Source("shapes", len(labels), shapes.CLASS_NAMES, order, load)
 
 
-def _folder(directory, split):
-    class_names, paths, labels = folder.find(directory, split)
+def _folder(directory, splits, scan, on_bad_image):
+    judge = folder.by_name
+    if scan == "on":
+        judge = functools.partial(scan_lib.judge, on_bad_image=on_bad_image)
+    found = folder.find(directory, splits, judge)
 
     def load(index, item):
         return tf.io.read_file(item), item
 
-    order = _random_access(paths, labels)
-    return Source(f"folder:{directory}", len(paths), class_names, order, load)
+    def source(split):
+        # Names of files are bytes, which need not be UTF-8.
+        paths = [os.fsencode(path) for path in split.paths]
+        return Source(
+            name=f"folder:{directory}",
+            num_examples=len(paths),
+            class_names=split.class_names,
+            order=_random_access(paths, split.labels),
+            load=load,
+            skipped=split.skipped,
+            at=_at(paths, split.labels) if scan == "off" else None,
+            fingerprint=_fingerprint(directory, split),
+        )
+
+    return {split: source(found[split]) for split in splits}
+
+
+def _fingerprint(directory, split):
+    """The same wherever the directory lies."""
+    names = [os.fsencode(os.path.relpath(path, directory)) for path in split.paths]
+    text = b"\0".join([*names, str(split.labels).encode()])
+    return hashlib.sha256(text).hexdigest()
 
 
 def _named(name, split, data_dir):
@@ -120,3 +184,14 @@ def _random_access(items, labels):
         return dataset.map(lambda i: (i, items[i], labels[i]))
 
     return order
+
+
+def _at(items, labels):
+    """`Source.at` for examples that can be reached in any order."""
+    items, labels = tf.constant(items), tf.constant(labels, tf.int32)
+
+    def at(index):
+        index = index % len(labels)
+        return index, items[index], labels[index]
+
+    return at

@@ -1,4 +1,6 @@
 import logging
+import os
+import socket
 
 import pytest
 
@@ -11,6 +13,11 @@ def _make(root, *names):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     return root
+
+
+def _find(root, split):
+    found = folder.find(root, (split,))[split]
+    return found.class_names, found.paths, found.labels
 
 
 def _names(paths):
@@ -28,23 +35,24 @@ def test_train_and_val_directories_are_the_splits(tmp_path):
         "train/.git/1.jpg",
         "val/b/3.jpg",
     )
-    classes, paths, labels = folder.find(root, "train")
+    classes, paths, labels = _find(root, "train")
     assert classes == ("a", "b")
     assert [p.removeprefix(str(root)) for p in paths] == [
         "/train/a/1.jpeg",
+        "/train/a/deeper/9.jpg",
         "/train/b/1.png",
         "/train/b/2.JPG",
     ]
-    assert labels == [0, 1, 1]
+    assert labels == [0, 0, 1, 1]
     # Validation keeps train's classes, also those it has no image of.
-    assert folder.find(root, "val")[0] == ("a", "b")
-    assert folder.find(root, "val")[2] == [1]
+    assert _find(root, "val")[0] == ("a", "b")
+    assert _find(root, "val")[2] == [1]
 
 
 def test_one_tree_gives_a_tenth_of_every_class_to_validation(tmp_path):
     root = _make(tmp_path, *(f"{c}/{i}.jpg" for c in "ab" for i in range(300)))
-    _, train, _ = folder.find(root, "train")
-    _, val, labels = folder.find(root, "val")
+    _, train, _ = _find(root, "train")
+    _, val, labels = _find(root, "val")
     assert len(train) + len(val) == 600 and not set(train) & set(val)
     for label in (0, 1):
         assert 15 <= labels.count(label) <= 45
@@ -52,9 +60,9 @@ def test_one_tree_gives_a_tenth_of_every_class_to_validation(tmp_path):
 
 def test_more_files_do_not_move_the_others(tmp_path):
     root = _make(tmp_path, *(f"a/{i}.jpg" for i in range(50)))
-    before = _names(folder.find(root, "val")[1])
+    before = _names(_find(root, "val")[1])
     _make(tmp_path, *(f"a/more{i}.jpg" for i in range(50)))
-    after = _names(folder.find(root, "val")[1])
+    after = _names(_find(root, "val")[1])
     assert before == {name for name in after if not name.startswith("more")}
 
 
@@ -64,20 +72,48 @@ def test_every_class_keeps_an_image_in_each_part(tmp_path, number):
         tmp_path, *(f"{c}/{c}{i}.jpg" for c in "abcdef" for i in range(number))
     )
     for split in ("train", "val"):
-        assert set(folder.find(root, split)[2]) == set(range(6))
+        assert set(_find(root, split)[2]) == set(range(6))
 
 
-def test_other_extensions_are_counted_in_one_warning(tmp_path, caplog):
-    root = _make(
-        tmp_path, "train/a/1.jpg", "train/a/2.gif", "train/a/3.txt", "val/a/1.jpg"
+def test_each_file_that_is_passed_over_is_named(tmp_path, caplog, monkeypatch):
+    names = ("a/1.jpg", "a/2.TXT", "a/.3.jpg", "a/.git/4.jpg", "a/b/5.WEBP")
+    root = _make(tmp_path, *(f"train/{name}" for name in names), "val/a/1.jpg")
+    os.mkfifo(root / "train" / "a" / "6.jpg")
+    (root / "train" / "a" / "7.jpg").symlink_to(root / "nowhere")
+    (root / "train" / "a" / "loop").symlink_to(root / "train")
+    (root / "train" / "a" / "me").symlink_to(root / "train" / "a" / "me")
+    (root / "train" / "a" / "8.jpg").symlink_to(root / "val" / "a" / "1.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(root)  # addresses are short
+        listener.bind("train/a/9.jpg")
+        with caplog.at_level(logging.WARNING, logger="absl"):
+            found = folder.find(root, ("train",))["train"]
+    assert _names(found.paths) == {"1.jpg", "5.WEBP", "8.jpg"}
+    assert found.skipped == (
+        ("train/a/.3.jpg", "it is hidden"),
+        ("train/a/.git", "it is hidden"),
+        (
+            "train/a/2.TXT",
+            "its name does not end in .jpg, .jpeg, .png, .bmp, .gif or .webp",
+        ),
+        ("train/a/6.jpg", "it is no regular file"),
+        ("train/a/7.jpg", "it is a link that leads nowhere"),
+        ("train/a/9.jpg", "it is no regular file"),
+        ("train/a/loop", "it is a link to a directory"),
+        ("train/a/me", "it is a link that leads nowhere"),
     )
-    with caplog.at_level(logging.WARNING, logger="absl"):
-        assert len(folder.find(root, "train")[1]) == 1
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        f"2 files in {root} were ignored: images end in .jpg, .jpeg or .png, these in "
-        ".gif, .txt."
-    )
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{root}/{path} is skipped: {why}." for path, why in found.skipped
+    ]
+
+
+def test_every_skipped_file_of_one_tree_belongs_to_one_split(tmp_path):
+    root = _make(tmp_path, *(f"a/{i}.jpg" for i in range(60)))
+    found = folder.find(root, judge=lambda _, paths: dict.fromkeys(paths[:30], "bad"))
+    skipped = [path for split in found.values() for path, _ in split.skipped]
+    assert len(skipped) == len(set(skipped)) == 30
+    assert all(split.skipped for split in found.values())
+    assert sum(len(split.paths) for split in found.values()) == 30
 
 
 @pytest.mark.parametrize(
@@ -101,7 +137,7 @@ def test_other_extensions_are_counted_in_one_warning(tmp_path, caplog):
         ),
         (
             ("train/a/1.jpg", "train/b/1.txt", "val/a/1.jpg"),
-            "Every class needs images ending in .jpg, .jpeg or .png. Received: none in "
+            "Every class needs an image that can be used. Received: none in "
             "{root}/train/b",
         ),
         (
@@ -110,8 +146,7 @@ def test_other_extensions_are_counted_in_one_warning(tmp_path, caplog):
         ),
         (
             ("a/1.jpg", "a/2.jpg", "b/1.txt"),
-            "Every class needs images ending in .jpg, .jpeg or .png. Received: none in "
-            "{root}/b",
+            "Every class needs an image that can be used. Received: none in {root}/b",
         ),
         (
             ("a/1.jpg", "a/2.jpg", "b/1.jpg"),
@@ -122,15 +157,15 @@ def test_other_extensions_are_counted_in_one_warning(tmp_path, caplog):
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path, names, expected):
     _make(tmp_path, *names)
-    for split in ("train", "val"):
+    for splits in (("train", "val"), ("val", "train")):
         with pytest.raises(ValueError) as error:
-            folder.find(tmp_path, split)
+            folder.find(tmp_path, splits)
         assert str(error.value) == expected.format(root=tmp_path)
 
 
 def test_a_missing_directory_is_not_found():
     with pytest.raises(FileNotFoundError) as error:
-        folder.find("/nowhere/at/all", "train")
+        folder.find("/nowhere/at/all")
     assert str(error.value) == (
         "`folder:DIR` needs an existing directory. Received: /nowhere/at/all"
     )

@@ -151,8 +151,9 @@ def test_files_come_in_the_given_order_and_fit(photos):
 
 def test_a_damaged_file_is_named_by_every_dataset(photos):
     damaged = photos / "val" / "b" / "1.jpg"
-    damaged.write_bytes(b"not an image")
     broken = sources.open_source(f"folder:{photos}", "val")
+    # It was good when it was looked at.
+    damaged.write_bytes(b"not an image")
     datasets = [
         pipeline.train_dataset(broken, (24,), batch_size=2, epochs=1, seed=0),
         pipeline.val_dataset(broken, (24,), batch_size=2),
@@ -216,13 +217,14 @@ def test_images_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(ValueError) as error:
         pipeline.list_images(text)
     assert str(error.value) == (
-        f"An image file must end in .jpg, .jpeg or .png. Received: {text}"
+        "An image file must end in .jpg, .jpeg, .png, .bmp, .gif or .webp. "
+        f"Received: {text}"
     )
     with pytest.raises(ValueError) as error:
         pipeline.list_images(tmp_path)
     assert str(error.value) == (
-        "A directory of images must hold files ending in .jpg, .jpeg or .png, also in "
-        f"directories of its own. Received: {tmp_path}"
+        "A directory of images must hold files ending in .jpg, .jpeg, .png, .bmp, .gif "
+        f"or .webp, also in directories of its own. Received: {tmp_path}"
     )
     with pytest.raises(ValueError, match="At least one image is needed. Received:"):
         pipeline.files_dataset([], 24, batch_size=2)

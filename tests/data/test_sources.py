@@ -84,3 +84,8 @@ def test_an_unknown_dataset_is_refused(dataset):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="'train' or 'val'. Received: split='test'"):
         sources.open_source("shapes", "test")
+    with pytest.raises(ValueError) as error:
+        sources.open_source("shapes", "val", scan="maybe")
+    assert str(error.value) == (
+        "`scan` must be one of 'on', 'off'. Received: scan='maybe'"
+    )
