@@ -20,19 +20,20 @@ def main():
         workdir.trained_model()
 
         from rs_keras.checkpoints import keras_file
+        from rs_keras.data import image_files
         from rs_keras.data import pipeline
         from rs_keras.data import scan
         from rs_keras.training import devices
 
-        paths = pipeline.list_images(values.images)
+        paths = image_files.list_images(values.images)
         devices.set_threads(values.threads)
         model = keras_file.load(workdir.path)
         resolution = model.check_resolution(values.resolution)
         options = {"batch_size": values.batch_size, "fit": values.fit}
         if os.path.isdir(values.images):
-            dataset = pipeline.good_files_dataset(paths, resolution, **options)
+            dataset = image_files.good_files_dataset(paths, resolution, **options)
         else:
-            dataset = pipeline.files_dataset(paths, resolution, **options)
+            dataset = image_files.files_dataset(paths, resolution, **options)
             dataset = dataset.map(lambda images: ([0], images))
         with pipeline.damaged_images():
             rows = _predict(model, dataset, resolution, values.top)

@@ -208,11 +208,8 @@ class Run:
 
     def _blown_up(self, text):
         kept = training_state.how_to_go_on(self.workdir.checkpoints)
-        rule, _, received = text.partition(" Received: ")
-        sys.exit(
-            f"error: {rule} A lower --learning_rate may help. {kept} "
-            f"Received: {received}"
-        )
+        advice = f"A lower --learning_rate may help. {kept} Received: "
+        sys.exit(f"error: {text.replace('Received: ', advice, 1)}")
 
     def _evaluate(self):
         if self.whole is not self.model:
@@ -230,10 +227,8 @@ class Run:
         skipped = sum(x > epoch * self.steps for x in self.skipped)
         if logs.get("skipped_steps", 0) > skipped:
             self._not_finite()
-        due = step < self.steps and not (
-            self._total_steps() % self.config.checkpoint_every
-        )
-        if due or wished:
+        due = self._total_steps() % self.config.checkpoint_every == 0
+        if wished or (due and step < self.steps):
             self._save()
         if wished:
             self.stop.stop()

@@ -2,19 +2,15 @@
 
 import contextlib
 import functools
-import os
-import pathlib
 
 import tensorflow as tf
 
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.data import decoding
-from rs_keras.data import folder
 from rs_keras.data import multi_resolution
 from rs_keras.data import official_quant
 from rs_keras.data import transforms
 
-FITS = ("crop", "squash")
 PREPROCESSINGS = ("rsnet", "official_quant")
 # Images that are tried in place of one that is damaged, where none was scanned before.
 MAXIMUM_ATTEMPTS = 100
@@ -113,9 +109,9 @@ def train_dataset(
         return _or_next(source, make, *example)
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
-    dataset = _parallel(dataset, load).batch(shard_batch, drop_remainder=True)
+    dataset = parallel(dataset, load).batch(shard_batch, drop_remainder=True)
     total = max((epochs - first_epoch) * steps - first_step, 0) * part // shard_batch
-    return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
+    return finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
 
 
 def images_of_step(source, *, batch_size, seed, epoch, step):
@@ -136,7 +132,7 @@ def images_of_step(source, *, batch_size, seed, epoch, step):
 
 def steps_per_epoch(source, batch_size):
     """Whole batches in an epoch; ValueError where there is not even one."""
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     if batch_size > source.num_examples:
         raise ValueError(
             "`batch_size` must be at most the number of training images, "
@@ -162,7 +158,7 @@ def val_dataset(
         tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32).
     """
     branches = _branches(resolutions, views)
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     make_images = multi_resolution.validation_images
     if preprocessing == "official_quant":
         base = largest or max(branches.values())
@@ -176,93 +172,9 @@ def val_dataset(
     def load(*example):
         return _or_next(source, make, *example)
 
-    dataset = _parallel(source.examples(), load).batch(batch_size)
+    dataset = parallel(source.examples(), load).batch(batch_size)
     total = -(-source.num_examples // batch_size)
-    return _finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
-
-
-def list_images(path):
-    """The image files of a directory and of those in it, or one file.
-
-    Args:
-        path: directory or file, with a name in `folder.EXTENSIONS`.
-
-    Returns:
-        Sorted list of `pathlib.Path`.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: the directory holds no image, or the file is none.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"Images must be an existing file or directory. Received: {path}"
-        )
-    if not path.is_dir():
-        if not folder.is_image(path.name):
-            raise ValueError(
-                f"An image file must end in {folder.allowed()}. Received: {path}"
-            )
-        return [path]
-    found = [
-        p
-        for p in path.rglob("*")
-        if folder.is_image(p.name)
-        and p.is_file()
-        and not any(part.startswith(".") for part in p.relative_to(path).parts)
-    ]
-    if not found:
-        raise ValueError(
-            f"A directory of images must hold files ending in {folder.allowed()}, also "
-            f"in directories of its own. Received: {path}"
-        )
-    return sorted(found)
-
-
-def files_dataset(paths, resolution, *, batch_size, fit="crop"):
-    """Images for prediction, in the given order.
-
-    Args:
-        paths: image files.
-        resolution: r, int.
-        batch_size: N, images a batch; the last batch may be smaller.
-        fit: "crop" (the validation transform) or "squash" (r x r whatever the
-            proportion). Images that are r x r are taken as they are.
-
-    Returns:
-        tf.data.Dataset of images (N, r, r, 3) uint8.
-    """
-    dataset = _files(paths, resolution, fit).map(lambda position, image: image)
-    _check_batch_size(batch_size)
-    return _finish(dataset.batch(batch_size))
-
-
-def good_files_dataset(paths, resolution, *, batch_size, fit="crop"):
-    """As `files_dataset`, without files that cannot be decoded.
-
-    Returns:
-        tf.data.Dataset of (positions in `paths` (N,) int64, images (N, r, r, 3) uint8).
-    """
-    dataset = _files(paths, resolution, fit).ignore_errors(log_warning=False)
-    _check_batch_size(batch_size)
-    return _finish(dataset.batch(batch_size))
-
-
-def _files(paths, resolution, fit):
-    """(position, image (r, r, 3) uint8) of each file."""
-    (resolution,) = resolutions_lib.check_resolutions((resolution,))
-    multi_resolution.check_mode("fit", fit, FITS)
-    names = [os.fsencode(path) for path in paths]
-    if not names:
-        raise ValueError(f"At least one image is needed. Received: paths={names}")
-    transform = transforms.validation if fit == "crop" else transforms.squash
-
-    def load(position, name):
-        image = decoding.attempt(decoding.decode, tf.io.read_file(name), name)
-        return position, transform(image, resolution)
-
-    return _parallel(tf.data.Dataset.from_tensor_slices(names).enumerate(), load)
+    return finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
 
 
 class DamagedImage(ValueError):
@@ -304,11 +216,13 @@ def _or_next(source, make, index, item, label):
     return decoding.first_good(lambda k: make(*source.at(index + k)), attempts, item)
 
 
-def _parallel(dataset, load):
+def parallel(dataset, load):
+    """`dataset.map`, on all cores and in order."""
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _finish(dataset):
+def finish(dataset):
+    """The dataset, loaded ahead of its use."""
     options = tf.data.Options()
     # Under tf.distribute each replica takes its share of the examples: there are no
     # files at the root of this pipeline that could be shared out instead.
@@ -318,7 +232,8 @@ def _finish(dataset):
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def _check_batch_size(batch_size):
+def check_batch_size(batch_size):
+    """Raises ValueError unless it is a positive integer."""
     if not resolutions_lib.is_integer(batch_size) or batch_size < 1:
         raise ValueError(
             "`batch_size` must be a positive integer. "

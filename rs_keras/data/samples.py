@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from rs_keras.data import image_files
 from rs_keras.data import pipeline
 from rs_keras.data import scan
 
@@ -24,7 +25,7 @@ def of_source(source, resolutions, count, *, preprocessing="rsnet", largest=None
     some = dataclasses.replace(
         source,
         num_examples=-(-source.num_examples // step),
-        order=lambda seed, epoch: source.order(seed, epoch).shard(step, 0),
+        order=lambda *which: source.order(*which).shard(step, 0),
     )
     dataset = pipeline.val_dataset(
         some, resolutions, batch_size=16, preprocessing=preprocessing, largest=largest
@@ -40,11 +41,11 @@ def of_directory(path, resolutions, count):
 
     Args and returns: as `of_source`; path: a directory, or an image.
     """
-    paths = pipeline.list_images(path)
+    paths = image_files.list_images(path)
     paths = paths[:: -(-len(paths) // count)]
     found, good = {}, None
     for r in resolutions:
-        batches = list(pipeline.good_files_dataset(paths, r, batch_size=16))
+        batches = list(image_files.good_files_dataset(paths, r, batch_size=16))
         good = {int(position) for positions, _ in batches for position in positions}
         if not good:
             raise ValueError(

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from rs_keras.data import decoding
+from rs_keras.data import image_files
 from rs_keras.data import multi_resolution
 from rs_keras.data import pipeline
 from rs_keras.data import shapes
@@ -130,17 +131,17 @@ def test_validation_is_in_order_and_complete(source):
 
 
 def test_files_come_in_the_given_order_and_fit(photos):
-    paths = pipeline.list_images(photos / "train" / "a")
+    paths = image_files.list_images(photos / "train" / "a")
     assert [path.name for path in paths] == [f"{i}.jpg" for i in range(5)]
     native = photos / "native.png"
     pixels = np.random.default_rng(1).integers(0, 256, (24, 24, 3)).astype(np.uint8)
     native.write_bytes(tf.io.encode_png(pixels).numpy())
-    paths = [*reversed(paths), *pipeline.list_images(native)]
+    paths = [*reversed(paths), *image_files.list_images(native)]
     for fit, transform in (
         ("crop", transforms.validation),
         ("squash", transforms.squash),
     ):
-        dataset = pipeline.files_dataset(paths, 24, batch_size=4, fit=fit)
+        dataset = image_files.files_dataset(paths, 24, batch_size=4, fit=fit)
         images = np.concatenate(list(dataset))
         assert images.shape == (6, 24, 24, 3) and images.dtype == np.uint8
         raw = tf.io.decode_image(tf.io.read_file(str(paths[1])))
@@ -157,7 +158,7 @@ def test_a_damaged_file_is_named_by_every_dataset(photos):
     datasets = [
         pipeline.train_dataset(broken, (24,), batch_size=2, epochs=1, seed=0),
         pipeline.val_dataset(broken, (24,), batch_size=2),
-        pipeline.files_dataset([damaged], 24, batch_size=2),
+        image_files.files_dataset([damaged], 24, batch_size=2),
     ]
     for dataset in datasets:
         with pytest.raises(pipeline.DamagedImage) as error, pipeline.damaged_images():
@@ -207,7 +208,7 @@ def test_what_is_wrong_is_said_in_one_sentence(source, options, expected):
 
 def test_images_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        pipeline.list_images(tmp_path / "none.jpg")
+        image_files.list_images(tmp_path / "none.jpg")
     assert str(error.value) == (
         "Images must be an existing file or directory. "
         f"Received: {tmp_path / 'none.jpg'}"
@@ -215,28 +216,28 @@ def test_images_that_are_not_there_are_refused(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("")
     with pytest.raises(ValueError) as error:
-        pipeline.list_images(text)
+        image_files.list_images(text)
     assert str(error.value) == (
         "An image file must end in .jpg, .jpeg, .png, .bmp, .gif or .webp. "
         f"Received: {text}"
     )
     with pytest.raises(ValueError) as error:
-        pipeline.list_images(tmp_path)
+        image_files.list_images(tmp_path)
     assert str(error.value) == (
         "A directory of images must hold files ending in .jpg, .jpeg, .png, .bmp, .gif "
         f"or .webp, also in directories of its own. Received: {tmp_path}"
     )
     with pytest.raises(ValueError, match="At least one image is needed. Received:"):
-        pipeline.files_dataset([], 24, batch_size=2)
+        image_files.files_dataset([], 24, batch_size=2)
     with pytest.raises(ValueError, match="`fit` must be one of .* Received: fit='pad'"):
-        pipeline.files_dataset(["a.jpg"], 24, batch_size=2, fit="pad")
+        image_files.files_dataset(["a.jpg"], 24, batch_size=2, fit="pad")
 
 
 def test_images_in_directories_are_found_and_hidden_ones_are_not(tmp_path):
     for name in ("b.jpg", "class/a.PNG", "class/.a.jpg", ".cache/c.jpg", "d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert pipeline.list_images(tmp_path) == [
+    assert image_files.list_images(tmp_path) == [
         tmp_path / "b.jpg",
         tmp_path / "class" / "a.PNG",
     ]
@@ -259,7 +260,7 @@ def test_a_label_out_of_range_is_named():
 
 
 def test_a_file_that_vanished_is_named(tmp_path):
-    dataset = pipeline.files_dataset([tmp_path / "gone.jpg"], 24, batch_size=1)
+    dataset = image_files.files_dataset([tmp_path / "gone.jpg"], 24, batch_size=1)
     with (
         pytest.raises(pipeline.DamagedImage, match="cannot be read. Received: .*gone"),
         pipeline.damaged_images(),

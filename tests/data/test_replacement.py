@@ -71,7 +71,7 @@ def test_a_bad_image_is_replaced_by_the_next_good_one(source, capfd):
 
 
 def test_a_run_that_starts_later_sees_what_the_whole_run_saw(source):
-    later = batches(source, epochs=2, start_epoch=1)
+    later = batches(source, epochs=2, start=(1, 0))
     for (x, y), (x2, y2) in zip(batches(source, epochs=2)[3:], later, strict=True):
         np.testing.assert_array_equal(x, x2)
         np.testing.assert_array_equal(y, y2)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rs_keras.data import image_files
 from rs_keras.data import pipeline
 from rs_keras.data import samples
 from rs_keras.data import sources
@@ -31,8 +32,8 @@ def test_images_of_a_split_are_spread_over_it_and_are_those_of_validation(
 
 
 def test_images_of_a_directory_are_those_of_predict(photos):
-    paths = pipeline.list_images(photos / "val")
-    (images,) = pipeline.files_dataset(paths, 48, batch_size=24)
+    paths = image_files.list_images(photos / "val")
+    (images,) = image_files.files_dataset(paths, 48, batch_size=24)
     for count, step in COUNTS.items():
         found = samples.of_directory(photos / "val", (48,), count)
         assert list(found) == [48]

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from rs_keras.data import decoding
+from rs_keras.data import image_files
 from rs_keras.data import pipeline
 from rs_keras.data import scan
 from rs_keras.data import scan_cache
@@ -71,7 +72,7 @@ def test_every_nasty_file_is_kept_or_skipped_as_the_manifest_expects():
     assert bad[str(root / "zero_byte.png")] == "it is empty"
     assert "TIFF" in bad[str(root / "tiff_lzw.tif")]
     # What the scan has kept is what training can read, crop by crop.
-    dataset = pipeline.files_dataset(
+    dataset = image_files.files_dataset(
         [root / name for name in sorted(kept)], 8, batch_size=1
     )
     assert len(list(dataset)) == len(kept)
@@ -274,7 +275,7 @@ def test_odd_names_are_read_and_listed(root, caplog):
             pass
     for path in (paths[0], paths[3]):
         with pytest.raises(pipeline.DamagedImage), pipeline.damaged_images():
-            list(pipeline.files_dataset([os.fsdecode(path)], 8, batch_size=1))
+            list(image_files.files_dataset([os.fsdecode(path)], 8, batch_size=1))
 
 
 def test_a_cache_home_that_is_relative_is_not_used(monkeypatch):
