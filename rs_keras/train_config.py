@@ -5,7 +5,7 @@ import itertools
 import math
 
 # Flags that say how or where a run is computed, not what it computes.
-_FREE = ("workdir", "resume", "threads")
+_FREE = ("workdir", "resume", "threads", "activation_memory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,8 @@ class TrainConfig:
     area: tuple
     epochs: int
     batch_size: int
+    accumulate: int
+    activation_memory: str
     learning_rate: float
     weight_decay: float
     decay_scope: str
@@ -90,6 +92,11 @@ class TrainConfig:
                     f"--{name} must be a finite number. "
                     f"Received: --{name}={getattr(self, name)}"
                 )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                "--accumulate must divide --batch_size. Received: "
+                f"--accumulate={self.accumulate} --batch_size={self.batch_size}"
+            )
         self._check_schedule()
         self._check_bits()
 

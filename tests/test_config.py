@@ -89,6 +89,16 @@ def test_method_decides_the_distillation():
             "Received: --method=shared_bn --views=2",
         ),
         (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--accumulate=3",
+                "--batch_size=8",
+            ],
+            "--accumulate must divide --batch_size. "
+            "Received: --accumulate=3 --batch_size=8",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--learning_rate=nan"],
             "--learning_rate must be a finite number. Received: --learning_rate=nan",
         ),

@@ -117,7 +117,9 @@ def _split(values, parts):
         return tf.reshape(values, (parts, size // parts, *values.shape[1:]))
     size = tf.shape(values)[0]
     rule = f"{step.PARTS_RULE}. Received: accumulate={parts} and a batch of"
-    with tf.control_dependencies([tf.debugging.Assert(size % parts == 0, [rule, size])]):
+    with tf.control_dependencies(
+        [tf.debugging.Assert(size % parts == 0, [rule, size])]
+    ):
         shape = tf.concat([[parts, size // parts], tf.shape(values)[1:]], 0)
     result = tf.reshape(values, shape)
     result.set_shape((parts, None, *values.shape[1:]))
@@ -141,6 +143,7 @@ def _after(done, images):
     if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
         # XLA knows no control dependencies, and would merge the two passes.
         return xla.optimization_barrier(images, *done)[0]
+    images = tf.convert_to_tensor(images)
     with tf.control_dependencies(done):
         return tf.identity(images)
 
