@@ -180,7 +180,13 @@ def test_contradictions_are_one_sentence(arguments, sentence):
 
 def test_differences_name_both_values_and_leave_free_flags_out():
     ours = parsed("--dataset=shapes", "--workdir=w", "--seed=1", "--threads=1")
-    theirs = parsed("--dataset=shapes", "--workdir=v", "--seed=2", "--threads=2")
+    theirs = parsed(
+        "--dataset=shapes",
+        "--workdir=v",
+        "--seed=2",
+        "--threads=2",
+        "--activation_memory=one_resolution",
+    )
     assert ours.differences(theirs.flagfile()) == ["--seed is 2 there, 1 here"]
 
 

@@ -1,4 +1,4 @@
-"""The step of `rs_keras.training.step` on JAX: functions of the state, for `jax.jit`."""
+"""The step of `rs_keras.training.step` on JAX: functions of the state, to jit."""
 
 import jax
 import keras
