@@ -78,6 +78,9 @@ def compile_model(model, config, steps_per_epoch):
             decay_scope=config.decay_scope,
         ),
         loss=distillation.MultiResolutionDistillation(config.mode),
+        activation_memory=config.activation_memory,
+        accumulate=config.accumulate,
+        skip_nonfinite=True,
         jit_compile=config.jit,
     )
 

@@ -67,6 +67,16 @@ def define_train_flags():
     flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
     flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 256, "Images a step.", lower_bound=1)
+    flags.DEFINE_integer(
+        "accumulate", 1, "Parts in which a step takes its batch.", lower_bound=1
+    )
+    flags.DEFINE_enum(
+        "activation_memory",
+        "all",
+        ("all", "one_resolution"),
+        "one_resolution: the same step in the memory of the largest resolution alone; "
+        "the others run forward twice.",
+    )
     flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.", lower_bound=0.0)
     flags.DEFINE_float("weight_decay", 1e-4, "Coupled decay.", lower_bound=0.0)
     flags.DEFINE_enum(

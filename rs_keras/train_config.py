@@ -7,6 +7,7 @@ import math
 # Flags that say how, where or how long a run is computed, not what it computes: another
 # start of the run may have others.
 _MAY_CHANGE = (
+    "activation_memory",
     "checkpoint_every",
     "distribute",
     "epochs",
@@ -46,6 +47,8 @@ class TrainConfig:
     area: tuple
     epochs: int
     batch_size: int
+    accumulate: int
+    activation_memory: str
     learning_rate: float
     weight_decay: float
     decay_scope: str
@@ -113,6 +116,11 @@ class TrainConfig:
             raise ValueError(
                 "--on_bad_image=error needs --scan=on. "
                 "Received: --scan=off --on_bad_image=error"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                "--accumulate must divide --batch_size. Received: "
+                f"--accumulate={self.accumulate} --batch_size={self.batch_size}"
             )
         self._check_schedule()
         self._check_bits()

@@ -75,6 +75,7 @@ MAY_IMPORT_TENSORFLOW = {
     "rs_keras.layers.switchable_norm": "the fused kernel, where it applies",
     "quant.tfmot": "tensorflow-model-optimization runs on tf_keras",
     "rs_keras.training.devices": "tf.distribute",
+    "rs_keras.training.step_tensorflow": "tapes, replicas, the order of a graph",
     "rs_keras.training.tensorboard": "tf.summary writes what TensorBoard shows",
     "tools": "thin command lines over the rooms above",
 }

@@ -93,6 +93,16 @@ def test_method_decides_the_distillation():
             "--on_bad_image=error needs --scan=on. Received: --scan=off",
         ),
         (
+            [
+                "--dataset=shapes",
+                "--workdir=w",
+                "--accumulate=3",
+                "--batch_size=8",
+            ],
+            "--accumulate must divide --batch_size. "
+            "Received: --accumulate=3 --batch_size=8",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--learning_rate=nan"],
             "--learning_rate must be a finite number. Received: --learning_rate=nan",
         ),
@@ -174,7 +184,13 @@ def test_contradictions_are_one_sentence(arguments, sentence):
 
 def test_differences_name_both_values_and_leave_free_flags_out():
     ours = parsed("--dataset=shapes", "--workdir=w", "--seed=1", "--threads=1")
-    theirs = parsed("--dataset=shapes", "--workdir=v", "--seed=2", "--threads=2")
+    theirs = parsed(
+        "--dataset=shapes",
+        "--workdir=v",
+        "--seed=2",
+        "--threads=2",
+        "--activation_memory=one_resolution",
+    )
     assert ours.differences(theirs.flagfile()) == ["--seed is 2 there, 1 here"]
 
 

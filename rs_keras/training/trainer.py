@@ -2,10 +2,12 @@
 
 Both TensorFlow and JAX train through the stock step of Keras: one fan-out over the
 resolutions, one backward pass, no host round trip. What is ours is the objective
-(`compute_loss`), the metrics and the resizing of a batch that comes as plain images.
+(`compute_loss`), the metrics and the resizing of a batch that comes as plain images;
+and, with an option of `compile` that asks for it, the step of `training.step`.
 """
 
 import contextlib
+import dataclasses
 import re
 
 import keras
@@ -14,6 +16,7 @@ from keras import ops
 
 from rs_keras.losses import distillation
 from rs_keras.training import optimizers
+from rs_keras.training import step
 
 _LABELS_RULE = "Labels must be integers of the shape (N,)"
 
@@ -26,6 +29,8 @@ class MultiResolutionTrainer:
     keys are known. `compile(loss=...)` takes a `MultiResolutionDistillation`.
     """
 
+    step_options = step.ORDINARY
+
     def add_training_state(self):
         """Creates alpha (S,), before the softmax, and the metrics."""
         self.alpha = self.add_weight(
@@ -36,17 +41,37 @@ class MultiResolutionTrainer:
         if self.num_classes > 5:
             names += [f"top5_{key}" for key in (*self.keys, "ensemble")]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.skipped_steps = step.SkippedSteps(name="skipped_steps")
 
-    def compile(self, optimizer=None, loss=None, **kwargs):
+    def compile(
+        self,
+        optimizer=None,
+        loss=None,
+        *,
+        activation_memory="all",
+        accumulate=1,
+        skip_nonfinite=False,
+        **kwargs,
+    ):
         """Configures training.
 
         Args:
             optimizer: Keras optimizer, or None for `rs_keras.SGD` with its defaults.
             loss: `MultiResolutionDistillation`, or None for its default.
+            activation_memory: "one_resolution" keeps the activations of one resolution
+                at a time, and computes those of all but the largest twice: the same
+                step in the memory of the largest alone. "all" keeps all.
+            accumulate: number of equal parts in which a batch goes through the network
+                before the mean of their gradients is applied. Statistics of batch
+                normalization are those of a part, and move once a part.
+            skip_nonfinite: a step whose loss or gradients are NaN or infinite leaves
+                weights, optimizer, statistics, bases and metrics as they were, and is
+                counted by the metric `skipped_steps`.
             **kwargs: `jit_compile`, `run_eagerly`, … of `keras.Model.compile`.
 
         Raises:
-            ValueError: `loss` is something else, or `metrics` are given.
+            ValueError: `loss` is something else, `metrics` are given, or an option is
+                out of range.
         """
         for name in ("metrics", "weighted_metrics", "loss_weights"):
             if kwargs.get(name) is not None:
@@ -54,6 +79,7 @@ class MultiResolutionTrainer:
                     "The metrics are the accuracies of every resolution; `compile` "
                     f"takes no others. Received: {name}={kwargs[name]!r}"
                 )
+        options = step.Options(activation_memory, accumulate, skip_nonfinite)
         optimizer = optimizers.SGD() if optimizer is None else optimizer
         if loss is None:
             loss = distillation.MultiResolutionDistillation()
@@ -65,6 +91,7 @@ class MultiResolutionTrainer:
         # Keras' CompileLoss knows nothing of alpha: the objective stays outside of it.
         super().compile(optimizer=optimizer, **kwargs)
         self.loss = loss
+        self.step_options = options
         # A compiled model can be saved, and read back, before its first step.
         self.optimizer.build(self.trainable_variables)
 
@@ -72,18 +99,26 @@ class MultiResolutionTrainer:
         config = super().get_compile_config()
         if config:
             config["loss"] = keras.saving.serialize_keras_object(self.loss)
+            config |= dataclasses.asdict(self.step_options)
         return config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**{k: v for k, v in config.items() if v is not None})
 
+    @property
+    def metrics(self):
+        metrics = super().metrics
+        if not self.step_options.skip_nonfinite:
+            metrics = [m for m in metrics if not isinstance(m, step.SkippedSteps)]
+        return metrics
+
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """`keras.Model.fit`, after a look at labels that come as arrays."""
         self._check_labels(y)
         if isinstance(validation_data, tuple) and len(validation_data) == 2:
             self._check_labels(validation_data[1])
-        with _named_labels(self.num_classes):
+        with _named_mistakes(self.num_classes):
             return super().fit(x, y, *args, validation_data=validation_data, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
@@ -97,7 +132,12 @@ class MultiResolutionTrainer:
     def train_step(self, *args):
         """One optimizer step; args is (data) on TensorFlow, (state, data) on JAX."""
         *state, data = args
-        return super().train_step(*state, self._with_branches(data, "squash"))
+        x, y, sample_weight = self._with_branches(data, "squash")
+        if self.step_options == step.ORDINARY:
+            return super().train_step(*state, (x, y, sample_weight))
+        _check_targets(y, sample_weight)
+        self._check_branches(x)
+        return step.train_step(self, *state, x, y)
 
     def test_step(self, *args):
         *state, data = args
@@ -105,13 +145,9 @@ class MultiResolutionTrainer:
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The objective on {key: logits (N, C)}; a scalar."""
-        if sample_weight is not None:
-            raise ValueError(
-                "`sample_weight` is not supported. Received: sample_weight of shape "
-                f"{tuple(sample_weight.shape)}"
-            )
-        _check_label_tensor(y)
-        logits = self._stacked(y_pred)
+        _check_targets(y, sample_weight)
+        self._check_branches(y_pred)
+        logits = ops.stack([y_pred[key] for key in self.keys])  # (S, N, C)
         parts = self.loss.parts(y, logits, self.alpha)
         for name in ("classification", "ensemble", "distillation"):
             # Weighted as Keras weights the loss: the last batch may be smaller.
@@ -150,7 +186,10 @@ class MultiResolutionTrainer:
                 `predict`.
         """
         self._check_labels(y)
-        return super().evaluate(x, y, *args, return_dict=return_dict, **kwargs)
+        found = super().evaluate(x, y, *args, return_dict=return_dict, **kwargs)
+        if return_dict:
+            found.pop("skipped_steps", None)  # of training
+        return found
 
     def _check_labels(self, labels):
         """Refuses array labels that the graph would meet with a NaN or a long trace."""
@@ -167,14 +206,12 @@ class MultiResolutionTrainer:
                 f"Received: labels from {labels.min()} to {labels.max()}"
             )
 
-    def _stacked(self, outputs):
-        missing = [key for key in self.keys if key not in outputs]
-        if missing:
+    def _check_branches(self, values):
+        if any(key not in values for key in self.keys):
             raise ValueError(
                 f"Training and evaluation need every branch of {self.keys}. "
-                f"Received: keys={tuple(outputs)}"
+                f"Received: keys={tuple(values)}"
             )
-        return ops.stack([outputs[key] for key in self.keys])  # (S, N, C)
 
     def _with_branches(self, data, fit):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -183,8 +220,13 @@ class MultiResolutionTrainer:
         return x, y, sample_weight
 
 
-def _check_label_tensor(labels):
-    """Refuses labels of the wrong kind while the step is traced."""
+def _check_targets(labels, sample_weight):
+    """Refuses labels of the wrong kind, and weights, while the step is traced."""
+    if sample_weight is not None:
+        raise ValueError(
+            "`sample_weight` is not supported. Received: sample_weight of shape "
+            f"{tuple(sample_weight.shape)}"
+        )
     if labels is None:
         raise ValueError("Training and evaluation need labels. Received: labels=None")
     try:
@@ -197,17 +239,20 @@ def _check_label_tensor(labels):
 
 
 @contextlib.contextmanager
-def _named_labels(num_classes):
-    """TensorFlow's report of a dataset's label out of range, as one sentence."""
+def _named_mistakes(num_classes):
+    """TensorFlow's report of a dataset's mistake, as one sentence."""
     try:
         yield
     except Exception as error:
         match = re.search(r"label value of (-?\d+) which is outside", str(error))
-        if match is None:
-            raise
-        raise ValueError(
-            f"Labels must be in [0, {num_classes}). Received: label {match[1]}"
-        ) from error
+        if match is not None:
+            raise ValueError(
+                f"Labels must be in [0, {num_classes}). Received: label {match[1]}"
+            ) from error
+        match = re.search(rf"({step.PARTS_RULE}.*?) *\] *\[(\d+)\]", str(error))
+        if match is not None:
+            raise ValueError(f"{match[1]} {match[2]}") from error
+        raise
 
 
 def _correct(labels, logits, k):
