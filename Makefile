@@ -17,10 +17,11 @@ SUITABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_inf
 EDITABLE := --config-settings editable_mode=compat --editable
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow clean FORCE
+.PHONY: help quickstart demo-workers test test-slow clean FORCE
 
 help:
 	@echo 'make quickstart   train on generated images, evaluate, predict, export (a few minutes)'
+	@echo 'make demo-workers two processes train one network; one is killed, and both go on'
 	@echo 'make test         style checks and every test but the slow ones'
 	@echo 'make test-slow    the slow tests'
 	@echo 'make clean        remove .venv, build products and caches; runs/ stays'
@@ -31,6 +32,9 @@ quickstart: $(INSTALLED)
 	$(VENV_PYTHON) -m rs_keras.evaluate --workdir=runs/quickstart
 	$(VENV_PYTHON) examples/switch_resolution.py --model=runs/quickstart/model.keras
 	$(VENV_PYTHON) -m tools.export_tflite --workdir=runs/quickstart --output=runs/quickstart/model.tflite --overwrite
+
+demo-workers: $(INSTALLED)
+	$(VENV_PYTHON) examples/demo_workers.py --workdir=runs/demo_workers
 
 test: $(INSTALLED_TEST)
 	$(VENV_PYTHON) -m ruff check .

@@ -253,9 +253,10 @@ class Run:
             named += f"\nand {len(images) - _NAMED} more in {self.workdir.nonfinite}"
         allowed = self.config.on_nan == "skip" and self.config.max_skipped_steps
         if len(self.skipped) <= allowed:
+            count = f"{len(self.skipped)} of at most {allowed}"
             self._say(
-                f"warning: {where} is skipped, the {len(self.skipped)}. of at most "
-                f"{allowed}: its loss or a gradient is not finite. Its images:\n{named}"
+                f"warning: {where} is skipped, {count}: its loss or a gradient is not "
+                f"finite. Its images:\n{named}"
             )
             return
         rule = "; --on_nan=skip would pass over such steps."

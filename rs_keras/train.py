@@ -51,7 +51,7 @@ def main():
             sys.exit(
                 "error: Every process must stay alive, and in reach of the others; one "
                 f"is not. Start all of them again. {kept} "
-                f"Received: {' '.join(error.message.split())[:300]}"
+                f"Received: {devices_lib.reason(error)}"
             )
         except BrokenPipeError:
             raise

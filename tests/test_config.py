@@ -7,19 +7,8 @@ import sys
 import pytest
 from absl import flags
 
-from rs_keras import config
 from rs_keras import flag_definitions
-
-if "model" not in flags.FLAGS:
-    flag_definitions.define_train_flags()
-
-
-def parsed(*arguments):
-    flags.FLAGS.unparse_flags()
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    flags.FLAGS(["train", *arguments])
-    return config.train_config()
+from tests.parsed_flags import parsed
 
 
 def test_flagfile_text_reads_back_as_the_same_config(tmp_path):
@@ -254,3 +243,11 @@ def test_help_lists_the_flags_and_succeeds():
     assert found.returncode == 0
     for field in ("--resolutions", "--distillation", "--[no]jit", "--workdir"):
         assert field in found.stdout
+
+
+def test_flags_of_another_run_and_flags_that_may_change_are_told_apart():
+    first = parsed("--dataset=shapes", "--workdir=w")
+    second = parsed("--dataset=shapes", "--workdir=v", "--epochs=7", "--seed=1")
+    text = first.flagfile()
+    assert second.differences(text) == ["--seed is 0 there, 1 here"]
+    assert second.changes(text) == ["--epochs is 120 there, 7 here"]

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from rs_keras import workdir
 from tests import commands
 
 
@@ -106,3 +107,13 @@ def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not an image")
     commands.refuses("broken.jpg", "rs_keras.predict", workdir, f"--images={broken}")
+
+
+def test_a_workdir_in_use_is_refused(tmp_path):
+    with workdir.Workdir(tmp_path / "run").locked():
+        commands.refuses(
+            "one process at a time trains in it. Received: ",
+            "rs_keras.train",
+            "--dataset=shapes",
+            f"--workdir={tmp_path / 'run'}",
+        )

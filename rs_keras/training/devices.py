@@ -150,3 +150,10 @@ class Devices:
         variables = (*other.variables, *other.optimizer.variables)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
+
+
+def reason(error):
+    """The line of an error in `LOST` that says what happened."""
+    lines = error.message.strip().splitlines()
+    told = [x for x in lines if "aborted by" in x or "Error reported from" in x]
+    return (told or lines)[-1][:300]
