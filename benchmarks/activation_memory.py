@@ -5,7 +5,7 @@
 RS-ResNet-18 with the first S of `--resolutions`, `activation_memory="all"` beside
 `"one_resolution"`. The memory of a configuration is taken in a process of its own: what
 a step needs at its peak above what the process holds between steps (weights, optimizer,
-the graph). On a GPU that is TensorFlow's own count. On a CPU it is the resident set, and
+the graph). On a GPU it is TensorFlow's own count, on a CPU the resident set, where
 two things must be kept from distorting it: oneDNN's allocator, which never gives a
 buffer back (TF_ENABLE_ONEDNN_OPTS=0), and glibc's heaps, which keep and split what is
 freed (every buffer of 64 KiB or more is mapped by itself: MALLOC_MMAP_THRESHOLD_). With
