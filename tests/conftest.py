@@ -5,6 +5,7 @@ import os
 # Read when TensorFlow starts: before any test module is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import gc
 import pathlib
 import subprocess
 import sys
@@ -15,6 +16,17 @@ import pytest
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_collections():
+    """What is alive when a file of tests begins is not looked through again.
+
+    TensorFlow keeps graphs for good, and its converter collects garbage each time: a
+    fifth of the tests' time. What dies later is freed still, but for cycles.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
