@@ -79,14 +79,41 @@ def _behind_kernels(data):
     return found
 
 
-def _assert_computes(data, model, layout, batch, tolerance):
-    for r in model.resolutions:
+def _logits(model, batch):
+    """{resolution: what the network gives}."""
+    images = {r: tf.constant(batch(4, r)[0]) for r in model.resolutions}
+    expected = {r: np.array(saved.graph(model, r)(x)) for r, x in images.items()}
+    # The network tells images apart.
+    assert all(np.ptp(logits, axis=0).max() > 1e-3 for logits in expected.values())
+    return expected
+
+
+def _assert_computes(data, expected, layout, batch, tolerance):
+    for r, logits in expected.items():
         key = f"r{r}" if layout == "signatures" else "serving_default"
-        images = batch(4, r)[0]
-        found = files.run(data, key, images.astype("float32"))["logits"]
-        expected = np.array(saved.graph(model, r)(tf.constant(images)))
-        assert np.ptp(expected, axis=0).max() > 1e-3  # the network tells images apart
-        assert saved.error(found, expected) < tolerance
+        images = batch(4, r)[0].astype("float32")
+        found = files.run(data, key, images)["logits"]
+        assert saved.error(found, logits) < tolerance
+
+
+@pytest.fixture(scope="module")
+def once(batch):
+    """A function (name, make) -> the network that `make()` makes, and its logits.
+
+    One network is exported in many ways, and none of them changes it.
+    """
+    made = {}
+
+    def get(name, make):
+        if name not in made:
+            model = make()
+            made[name] = model, _logits(model, batch), model.get_weights()
+        model, logits, weights = made[name]
+        for one, other in zip(weights, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        return model, logits
+
+    return get
 
 
 # The dynamic layout has gammas in a table and knows no signs: one share by default.
@@ -103,14 +130,14 @@ def _assert_computes(data, model, layout, batch, tolerance):
     ],
 )
 def test_channels_whose_signs_differ_between_resolutions(
-    share, layout, precision, tiny, batch
+    share, layout, precision, tiny, batch, once
 ):
-    model = with_signs(saved.spread(tiny()), share)
+    model, logits = once(share, lambda: with_signs(saved.spread(tiny()), share))
     channels, mixed, dead, zero = _shares(model)
     assert (channels, mixed) == (64, {0: 0, 0.01: 1, 0.1: 6, 0.5: 32}[share])
     assert (dead, zero) == (3, 1)
     data, report = files.calibrated(model, layout, precision, batch)
-    _assert_computes(data, model, layout, batch, whole.TOLERANCES[precision])
+    _assert_computes(data, logits, layout, batch, whole.TOLERANCES[precision])
     stored = report["kernels"]
     elements = sum(np.size(w) for w in model.weights if w.name == "kernel")
     bytes_each = whole.KERNEL_BYTES[precision]
@@ -146,18 +173,23 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("layout, precision", whole.PAIRS)
-@pytest.mark.parametrize("kind", EXTREMES)
-def test_channels_of_extreme_gammas_and_betas(kind, layout, precision, tiny, batch):
-    gammas, beta = EXTREMES[kind]
-    model = saved.spread(tiny())
+def _extreme(model, gammas, beta):
     for norm in [n for n in conv_bn.leaves(model.blocks) if hasattr(n, "gamma")]:
         for weight, values in ((norm.gamma, np.transpose(gammas)), (norm.beta, beta)):
             changed = np.array(weight)
             changed[:, 3 : 3 + len(gammas)] = values
             weight.assign(changed)
+    return model
+
+
+@pytest.mark.parametrize("layout, precision", whole.PAIRS)
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_channels_of_extreme_gammas_and_betas(
+    kind, layout, precision, tiny, batch, once
+):
+    model, logits = once(kind, lambda: _extreme(saved.spread(tiny()), *EXTREMES[kind]))
     data, report = files.calibrated(model, layout, precision, batch)
-    _assert_computes(data, model, layout, batch, whole.TOLERANCES[precision])
+    _assert_computes(data, logits, layout, batch, whole.TOLERANCES[precision])
     if (layout, precision) == ("signatures", "float32"):
         # A bias of 100 divided by a factor of 1e-7, or any by 0, is a sum of its own.
         assert report["kernels"]["sums"] == _behind_kernels(data)["ADD"] > 0
@@ -215,4 +247,4 @@ def test_a_real_network_whose_signs_differ(layout, precision, batch):
         if precision == "int8_weights":
             _round_kernels(model)
         tolerance = REAL_TOLERANCES[layout, precision]
-        _assert_computes(data, model, layout, batch, tolerance)
+        _assert_computes(data, _logits(model, batch), layout, batch, tolerance)

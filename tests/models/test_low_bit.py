@@ -209,10 +209,14 @@ def test_mobilenet_quantizes_pointwise_and_depthwise(batch):
     assert all(
         x.weight_quantizer.basis.shape[-1] == x.kernel.shape[2] for x in depthwise
     )
-    model.compile(rs_keras.SGD(0.01))
+    # 53 layers are half a minute as a graph; tests/quant/test_layers.py has each kind
+    # of layer in one.
+    model.compile(rs_keras.SGD(0.01), run_eagerly=True)
     images, labels = batch()
+    before = np.array(depthwise[-1].kernel)
     logs = model.train_on_batch(images, labels, return_dict=True)
     assert np.isfinite(float(logs["loss"]))
+    assert not np.array_equal(before, np.array(depthwise[-1].kernel))
 
 
 @pytest.mark.parametrize("bits", [{}, {"activation_bits": 2}])

@@ -1,8 +1,5 @@
 """--rest_bits=8: LQ networks in which every kernel and tensor is one of integers."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -14,6 +11,7 @@ from rs_keras.checkpoints import packed
 from rs_keras.layers import conv_bn
 from rs_keras.layers import pooling
 from rs_keras.layers import quantization
+from tests import commands
 
 SMALL = {
     "resolutions": (64, 48, 32),
@@ -171,7 +169,9 @@ def test_a_fresh_process_reads_the_file(batch, tmp_path):
             f"found = {load}(np.load('images.npy'), resolution=48)\n"
             "np.testing.assert_array_equal(found, np.load('logits.npy'))\n"
         )
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+        (tmp_path / "program.py").write_text(code)
+        found = commands.run("program", cwd=tmp_path)
+        assert found.returncode == 0, found.stderr
 
 
 def test_training_goes_on_after_a_keras_file(tiny, batch, tmp_path):

@@ -86,6 +86,27 @@ def test_gradient_goes_straight_through_to_the_kernel(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_step_in_a_graph_is_that_of_one_without(name):
+    import tensorflow as tf
+
+    def step(layer, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(layer(x, update="fit")))
+        variable = layer.weights[0].value
+        variable.assign_sub(0.01 * tape.gradient(loss, variable))
+        return loss
+
+    found = []
+    for run in (step, tf.function(step)):
+        layer, _, x = pair(name, quantizers.LQWeightQuantizer(2))
+        before = layer.get_weights()
+        found.append([run(layer, tf.constant(x)), *layer.get_weights()])
+        assert not np.array_equal(found[-1][1], before[0])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_layer_comes_back_from_its_configuration(name):
     layer, _, x = pair(name, quantizers.LQWeightQuantizer(3, momentum=0.8))
     layer(x, update="fit")

@@ -37,6 +37,7 @@ def test_files_are_compared_with_one_for_each_resolution(run, tmp_path):
         "--api=interpreter,compiled_model",
         f"--plot={picture}",
         f"--json={numbers}",
+        run=commands.run_python_m,
     )
     report = json.loads(numbers.read_text())
     assert printed.strip().endswith("\n".join(benchmark_tflite.lines(report)))

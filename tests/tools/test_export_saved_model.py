@@ -24,6 +24,7 @@ def test_a_run_is_exported_and_its_report_is_written(run, tmp_path):
         f"--output={output}",
         "--input_dtype=uint8",
         f"--json={numbers}",
+        run=commands.run_python_m,
     )
     report = json.loads(numbers.read_text())
     assert "\n".join(export_saved_model.lines(report, output)) == printed.strip()

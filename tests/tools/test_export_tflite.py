@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,17 +13,10 @@ from tests.export import files
 from tools import export_tflite
 
 MODULE = "tools.export_tflite"
-# Runs the command with something in the package changed before.
-PATCHED = "import runpy; {}; runpy.run_module('tools.export_tflite', None, '__main__')"
 
 
 def _patched(change, *flags):
-    return subprocess.run(
-        [sys.executable, "-c", PATCHED.format(change), *map(str, flags)],
-        capture_output=True,
-        text=True,
-        cwd=commands.ROOT,
-    )
+    return commands.run(MODULE, *flags, before=change)
 
 
 def _report(path):
@@ -136,7 +127,8 @@ def test_without_its_validation_set_a_run_needs_images_or_no_comparison(
         *with_images,
     )
     commands.succeeds(
-        *with_images, f"--calibration_images={few}", "--min_agreement=0.8"
+        *(*with_images, f"--calibration_images={few}", "--min_agreement=0.8"),
+        run=commands.run_python_m,
     )
     report = _report(output)
     assert report["resolutions"] == [32]

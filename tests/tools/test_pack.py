@@ -52,6 +52,7 @@ def test_a_run_is_packed_and_its_sizes_are_written(runs, tmp_path):
         f"--output={output}",
         "--rest=int8",
         f"--json={numbers}",
+        run=commands.run_python_m,
     )
     report = json.loads(numbers.read_text())
     assert f"{output.stat().st_size:,} bytes" in printed
