@@ -143,9 +143,8 @@ def test_training_goes_on_after_a_checkpoint(tiny, batch, tmp_path):
 
     model, copy = fresh(), fresh()
     model.train_on_batch(*images_of(batch))
-    path = training_state.save(
-        tmp_path, training_state.arrays(model), training_state.Position(1), data={}
-    )
+    arrays, position = training_state.arrays(model), training_state.Position(1)
+    path = training_state.save(tmp_path, arrays, position, data={})
     training_state.restore(path, copy)
     for each in (model, copy):
         each.train_on_batch(*images_of(batch, seed=1))
