@@ -100,6 +100,7 @@ def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
         start=start,
         shard=shard,
         shard_batch=shard_batch,
+        service=config.data_service,
         crops=config.crops,
         flip=config.flip,
         views=config.views,

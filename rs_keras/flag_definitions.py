@@ -109,6 +109,12 @@ def define_train_flags():
         "mirrored: all GPUs of this machine. multi_worker: one process on each of "
         "several machines, as TF_CONFIG says. They share --batch_size.",
     )
+    flags.DEFINE_string(
+        "data_service",
+        None,
+        "grpc://HOST:PORT of a tf.data service that loads the training images; batches "
+        "then come in no certain order.",
+    )
     flags.DEFINE_bool(
         "synchronized_bn",
         False,

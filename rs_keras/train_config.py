@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import math
+import re
 
 # Flags that say how, where or how long a run is computed, not what it computes: another
 # start of the run may have others.
 _MAY_CHANGE = (
     "activation_memory",
     "checkpoint_every",
+    "data_service",
     "distribute",
     "epochs",
     "max_skipped_steps",
@@ -64,6 +66,7 @@ class TrainConfig:
     max_skipped_steps: int
     distribute: str
     synchronized_bn: bool
+    data_service: str | None
     threads: int
     init_from: str | None
     resume: str
@@ -116,6 +119,11 @@ class TrainConfig:
             raise ValueError(
                 "--on_bad_image=error needs --scan=on. "
                 "Received: --scan=off --on_bad_image=error"
+            )
+        if self.data_service and not re.fullmatch(r"grpc://.+:\d+", self.data_service):
+            raise ValueError(
+                "--data_service must be grpc://HOST:PORT. "
+                f"Received: --data_service={self.data_service}"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(

@@ -26,6 +26,7 @@ def train_dataset(
     start=(0, 0),
     shard=(0, 1),
     shard_batch=None,
+    service=None,
     crops="shared",
     flip="per_resolution",
     views=1,
@@ -53,6 +54,8 @@ def train_dataset(
         shard: (worker, workers): of each batch only this worker's consecutive part.
         shard_batch: images a batch of that part, which then comes as several; default:
             as one.
+        service: address of a tf.data service that loads the batches, "grpc://host:port",
+            or None. Its workers take turns: batches then come in no certain order.
         crops: "shared" (one crop for all resolutions) or "per_resolution".
         flip: "per_resolution" or "shared".
         views: how often a single resolution is repeated (RS-Nets, Table 6).
@@ -92,11 +95,6 @@ def train_dataset(
         skipped = tf.cast(skipped, tf.int64)
         dataset = source.examples(seed, epoch, skipped)
         dataset = dataset.take(steps * batch_size - skipped)
-        if workers > 1:
-            # Before anything is loaded: the examples of the others cost an index each.
-            dataset = dataset.enumerate()
-            dataset = dataset.filter(lambda i, _: i % batch_size // part == worker)
-            dataset = dataset.map(lambda _, example: example)
         return dataset.map(lambda *example: (epoch, *example))
 
     def load(epoch, *example):
@@ -108,10 +106,48 @@ def train_dataset(
 
         return _or_next(source, make, *example)
 
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
+    if service is None:
+        dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
+    else:
+        first = (first_epoch * steps + first_step) * batch_size
+        dataset = _endless(source, seed, steps * batch_size, first)
+    if workers > 1:
+        # Before anything is loaded: the examples of the others cost an index each.
+        dataset = dataset.enumerate()
+        dataset = dataset.filter(lambda i, _: i % batch_size // part == worker)
+        dataset = dataset.map(lambda _, example: example)
     dataset = parallel(dataset, load).batch(shard_batch, drop_remainder=True)
+    if service is not None:
+        return finish(_loaded_by(service, dataset, tuple(branches)))
     total = max((epochs - first_epoch) * steps - first_step, 0) * part // shard_batch
     return finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
+
+
+def _loaded_by(service, dataset, keys):
+    """The dataset as a tf.data service makes it, whose dicts have no ints as keys."""
+    dataset = dataset.map(lambda images, y: (tuple(images[key] for key in keys), y))
+    mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+    dataset = dataset.apply(tf.data.experimental.service.distribute(mode, service))
+    return dataset.map(lambda images, y: (dict(zip(keys, images, strict=True)), y))
+
+
+def _endless(source, seed, number, first):
+    """(epoch, index, item, label) from a position on, `number` of them an epoch.
+
+    One range of positions, which a tf.data service can deal out; endless, because its
+    workers may drop the rest of a batch.
+    """
+    if source.pick is None:
+        raise ValueError(
+            "A tf.data service needs examples that can be reached in any order, as of "
+            f"`folder:DIR`. Received: {source.name}"
+        )
+
+    def example(position):
+        epoch = position // number
+        return epoch, *source.pick(seed, epoch, position % number)
+
+    return tf.data.Dataset.range(first, tf.int64.max).map(example)
 
 
 def images_of_step(source, *, batch_size, seed, epoch, step):

@@ -35,6 +35,8 @@ class Source:
         at: None where an example that cannot be used is an error; or a function of an
             index, also beyond the last one, that returns (index, item, label) of the
             example there, counted on from the first one: the next ones replace it.
+        pick: function (seed, epoch, position) -> (index, item, label) in a graph, the
+            example at a position of `examples`; None where they come one after another.
         fingerprint: str that changes with the names and labels of the files.
     """
 
@@ -45,6 +47,7 @@ class Source:
     load: collections.abc.Callable
     skipped: tuple = ()
     at: collections.abc.Callable | None = None
+    pick: collections.abc.Callable | None = None
     fingerprint: str = ""
 
     def examples(self, seed=0, epoch=None, start=0):
@@ -122,8 +125,9 @@ def _shapes(split):
     def load(index, item):
         return tf.gather(images, item), tf.constant("")
 
-    order = _random_access(tf.range(len(labels), dtype=tf.int64), labels)
-    return Source("shapes", len(labels), shapes.CLASS_NAMES, order, load)
+    order, pick = _random_access(tf.range(len(labels), dtype=tf.int64), labels)
+    classes = shapes.CLASS_NAMES
+    return Source("shapes", len(labels), classes, order, load, pick=pick)
 
 
 def _folder(directory, splits, scan, on_bad_image):
@@ -138,12 +142,14 @@ def _folder(directory, splits, scan, on_bad_image):
     def source(split):
         # Names of files are bytes, which need not be UTF-8.
         paths = [os.fsencode(path) for path in split.paths]
+        order, pick = _random_access(paths, split.labels)
         return Source(
             name=f"folder:{directory}",
             num_examples=len(paths),
             class_names=split.class_names,
-            order=_random_access(paths, split.labels),
+            order=order,
             load=load,
+            pick=pick,
             skipped=split.skipped,
             at=_at(paths, split.labels) if scan == "off" else None,
             fingerprint=_fingerprint(directory, split),
@@ -169,21 +175,23 @@ def _named(name, split, data_dir):
 
 
 def _random_access(items, labels):
-    """`Source.order` for examples that can be reached in any order."""
+    """`Source.order` and `Source.pick` of examples that can be reached in any order."""
     items, labels = tf.constant(items), tf.constant(labels, tf.int32)
     number = len(labels)
 
-    def order(seed, epoch, start):
-        dataset = tf.data.Dataset.range(start, number)
-        if epoch is not None:
-            key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-            # A permutation computed index by index: no buffer to fill or to save.
-            dataset = dataset.map(
-                lambda i: tf.random.experimental.index_shuffle(i, key, number - 1)
-            )
-        return dataset.map(lambda i: (i, items[i], labels[i]))
+    def pick(seed, epoch, position):
+        key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+        # A permutation computed index by index: no buffer to fill or to save.
+        index = tf.random.experimental.index_shuffle(position, key, number - 1)
+        return index, items[index], labels[index]
 
-    return order
+    def order(seed, epoch, start):
+        positions = tf.data.Dataset.range(start, number)
+        if epoch is None:
+            return positions.map(lambda i: (i, items[i], labels[i]))
+        return positions.map(lambda position: pick(seed, epoch, position))
+
+    return order, pick
 
 
 def _at(items, labels):
