@@ -91,11 +91,12 @@ class Run:
                     images, _ = next(iter(self._batches()))
                     self.board.images(images)
             batches = self.devices.batches(self._batches, self.config.batch_size)
+            self.batches = iter(batches)  # kept: of several processes it has to stay
             with self.stop.deferred():
                 loop.train(
                     self.model,
                     self.devices.step(self.model),
-                    batches,
+                    self.batches,
                     batch_size=self.config.batch_size,
                     steps=self.steps,
                     epochs=self.config.epochs,

@@ -5,6 +5,7 @@ with it, as after a crash.
 """
 
 import contextlib
+import os
 import sys
 
 from rs_keras import config as config_lib
@@ -26,42 +27,70 @@ def main():
             if task.writes:
                 stack.enter_context(workdir.locked())
                 workdir.check_resumable(config)  # what it has by now
-        # Here and not on top, so that a wrong flag is answered at once.
-        from rs_keras.checkpoints import training_state
-        from rs_keras.training import devices as devices_lib
-
         try:
-            with config_lib.mistakes():
-                devices_lib.set_threads(config.threads)
-                devices = devices_lib.Devices(config.distribute, task)
-                # Now: Keras would have started TensorFlow without other processes.
-                from rs_keras import run as run_lib
-
-                run = run_lib.Run(config, workdir, stop, devices)
-            run.train()
-            run.finish()
-        except interruption.Stopped as stopped:
-            kept = training_state.how_to_go_on(workdir.checkpoints)
-            print(f"Interrupted. {kept}", file=sys.stderr)
-            sys.exit(stopped.exit_code)
-        except devices_lib.LOST as error:
-            if task.workers == 1:
-                raise
-            kept = training_state.how_to_go_on(workdir.checkpoints)
-            sys.exit(
-                "error: Every process must stay alive, and in reach of the others; one "
-                f"is not. Start all of them again. {kept} "
-                f"Received: {devices_lib.reason(error)}"
-            )
-        except BrokenPipeError:
+            _train(config, workdir, stop, task)
+        except SystemExit as end:
+            if task.workers > 1:
+                _leave(end.code)
             raise
-        except OSError as error:
-            kept = training_state.how_to_go_on(workdir.checkpoints)
-            sys.exit(
-                "error: The files of the run cannot be written "
-                f"({error.strerror or error}). {kept} "
-                f"Received: --workdir={workdir.path}"
-            )
+        if task.workers > 1:
+            _leave(0)
+
+
+def _train(config, workdir, stop, task):
+    # Here and not on top, so that a wrong flag is answered at once.
+    from rs_keras.checkpoints import training_state
+    from rs_keras.training import devices as devices_lib
+
+    try:
+        with config_lib.mistakes():
+            devices_lib.set_threads(config.threads)
+            devices = devices_lib.Devices(config.distribute, task)
+            stop.listen()  # several processes: TensorFlow listens to SIGTERM, too
+            # Now: Keras would have started TensorFlow without other processes.
+            from rs_keras import run as run_lib
+
+            run = run_lib.Run(config, workdir, stop, devices)
+        run.train()
+        run.finish()
+    except interruption.Stopped as stopped:
+        kept = training_state.how_to_go_on(workdir.checkpoints)
+        if not task.writes:
+            kept = "The first process saves the state."
+        print(f"Interrupted. {kept}", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+    except devices_lib.LOST as error:
+        if task.workers == 1:
+            raise
+        kept = training_state.how_to_go_on(workdir.checkpoints)
+        sys.exit(
+            "error: Every process must stay alive, and in reach of the others; one "
+            f"is not. Start all of them again. {kept} "
+            f"Received: {devices_lib.reason(error)}"
+        )
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kept = training_state.how_to_go_on(workdir.checkpoints)
+        sys.exit(
+            "error: The files of the run cannot be written "
+            f"({error.strerror or error}). {kept} "
+            f"Received: --workdir={workdir.path}"
+        )
+
+
+def _leave(code):
+    """Ends this process at once, as `sys.exit(code)` would.
+
+    Ending as usual, TensorFlow (2.21) deletes its iterators and waits for threads that
+    a process among several no longer has.
+    """
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def console():

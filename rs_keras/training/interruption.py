@@ -33,13 +33,18 @@ class Interruption:
         self._before = {}
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._hear)
+        self.listen()
         return self
 
     def __exit__(self, *_):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def listen(self):
+        """Listens, again where another library has taken a signal for itself."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(number, self._hear)
+            self._before.setdefault(number, before)
 
     @contextlib.contextmanager
     def deferred(self):

@@ -15,7 +15,7 @@ _REPORT_EVERY = 15.0
 def train(
     model,
     step,
-    dataset,
+    batches,
     *,
     batch_size,
     steps,
@@ -31,7 +31,7 @@ def train(
     Args:
         model: a model with `MultiResolutionTrainer`, for its metrics.
         step: function (batch, wish) -> (logs, wished); see `Devices.step`.
-        dataset: iterable of batches from `start` on, one epoch after the other.
+        batches: iterator of batches from `start` on, one epoch after the other.
         batch_size: images a step.
         steps: steps an epoch.
         epochs: the epoch, counted from 0, before which training stops.
@@ -45,7 +45,6 @@ def train(
         wish: function of no arguments: whether this process would like to stop.
         report: function of one line of progress.
     """
-    batches = iter(dataset)
     first_epoch, first_step = start
     progress = _Progress(steps, epochs, report)
     for epoch in range(first_epoch, epochs):
