@@ -46,13 +46,14 @@ class Devices:
 
     def __init__(self, distribute, task):
         self.strategy, self.task, self.replicas = None, task, 1
+        if distribute != "none":
+            tf.get_logger().setLevel("WARNING")  # it tells of each message
         self._readers = {}  # what `read` has traced, by the variables
         if distribute == "mirrored":
             found = tf.config.list_logical_devices("GPU")
             found = found or tf.config.list_logical_devices("CPU")
             self.strategy = tf.distribute.MirroredStrategy([d.name for d in found])
         elif distribute == "multi_worker":
-            tf.get_logger().setLevel("WARNING")  # a line for each number exchanged
             print(f"Process {task.worker} of {task.workers} waits for the others")
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
         if self.strategy is not None:
