@@ -13,8 +13,9 @@ freed (every buffer of 64 KiB or more is mapped by itself: MALLOC_MMAP_THRESHOLD
 taken.
 
 Times come from one process in which all configurations take one step each in every
-round. Prints one JSON line a number of resolutions: bytes, median seconds, and the
-median over the rounds of one_resolution / all; `to_largest` is the memory beside that
+round: of the clock, and of the processor, which other work on the machine does not
+stretch. Prints one JSON line a number of resolutions: bytes, median seconds, and the
+medians over the rounds of one_resolution / all; `to_largest` is the memory beside that
 of the largest resolution alone.
 """
 
@@ -27,6 +28,7 @@ import sys
 import time
 
 MODES = ("all", "one_resolution")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PAUSE_SECONDS = 0.2
 PLAIN_MEMORY = {
     "TF_ENABLE_ONEDNN_OPTS": "0",
@@ -57,7 +59,7 @@ def _model_and_batch(arguments, count, mode):
 
 
 class Stepper:
-    """Steps of one network on one random batch; `step()` returns seconds."""
+    """Steps of one network on one random batch; `step()` returns {clock: seconds}."""
 
     def __init__(self, arguments, count, mode):
         import tensorflow as tf
@@ -67,9 +69,9 @@ class Stepper:
         self._batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
 
     def step(self):
-        start = time.perf_counter()
+        starts = {name: clock() for name, clock in CLOCKS.items()}
         float(self._model.train_function(self._batches)["loss"])
-        return time.perf_counter() - start
+        return {name: clock() - starts[name] for name, clock in CLOCKS.items()}
 
 
 def _limit_threads(arguments):
@@ -136,7 +138,7 @@ def _in_a_process(count, mode):
 
 
 def _seconds(arguments, configurations):
-    """{configuration: [seconds, one per round]}, after a step that does not count."""
+    """{configuration: [{clock: seconds}, one per round]}, after one that is not."""
     _limit_threads(arguments)
     steppers = {key: Stepper(arguments, *key) for key in configurations}
     for stepper in steppers.values():
@@ -192,15 +194,15 @@ def main():
                 mode: round(peak / peaks[1, "all"], 3) for mode, peak in found.items()
             },
         }
-        if timed:
-            both = {mode: seconds[count, mode] for mode in MODES}
+        for clock in CLOCKS if timed else ():
+            both = {mode: [t[clock] for t in seconds[count, mode]] for mode in MODES}
             ratios = [b / a for a, b in zip(*both.values(), strict=True)]
-            report["median_seconds"] = {
+            report[f"{clock}_seconds"] = {
                 mode: round(statistics.median(values), 3)
                 for mode, values in both.items()
             }
-            report["seconds_ratio"] = round(statistics.median(ratios), 3)
-            report["seconds_ratios"] = [round(ratio, 3) for ratio in ratios]
+            report[f"{clock}_ratio"] = round(statistics.median(ratios), 3)
+            report[f"{clock}_ratios"] = [round(ratio, 3) for ratio in ratios]
         print(json.dumps(report), flush=True)
 
 

@@ -65,10 +65,10 @@ import keras
 import rs_keras
 from tests.training import steps
 
-def same(found, expected):
+def same(found, expected, tolerance=1e-5):
     for name, value in expected.items():
         error = steps.difference(found[name], value)
-        assert error < 1e-5, (name, error)
+        assert error < tolerance, (name, error)
 
 options = {"activation_memory": "one_resolution", "skip_nonfinite": True}
 quantizers = {"basis_updates": "per_resolution", "activation_basis": "private"}
@@ -97,7 +97,7 @@ for times, extra in ((1, {"run_eagerly": True}), (2, {"accumulate": 2, **options
     x = {key: np.concatenate([images] * times) for key, images in x.items()}
     results.append(steps.taken(model, x, np.concatenate([y] * times)))
 for n in (0, 1):  # the logs, but for skipped_steps, and the gradients
-    same(results[1][n], results[0][n])
+    same(results[1][n], results[0][n], 1e-4)  # compiled or not rounds differently
 
 model.compile(accumulate=4)
 try:
