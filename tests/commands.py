@@ -31,8 +31,12 @@ CHANGED = (
 
 
 def environment():
-    """The environment, without what pytest changes in it with every test."""
-    return {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
+    """The environment, without what is set by pytest, and by PyTorch when it runs.
+
+    No command reads either.
+    """
+    others = ("PYTEST_", "TORCH")
+    return {k: v for k, v in os.environ.items() if not k.startswith(others)}
 
 
 # That of the user: conftest.py is read before anything that imports TensorFlow.
@@ -57,7 +61,7 @@ def run_python_m(module, *arguments, cwd=ROOT, before=""):
 def run(module, *arguments, cwd=ROOT, before=""):
     """As `run_python_m`, in a process that is forked where it can be."""
     # Elsewhere a fork after the import is not known to be safe.
-    if sys.platform != "linux" or not fork_server().has(environment()):
+    if sys.platform != "linux" or fork_server().differences(environment()):
         return run_python_m(module, *arguments, cwd=cwd, before=before)
     return fork_server().run(module, *arguments, cwd=cwd, before=before)
 
@@ -86,14 +90,14 @@ class ForkServer:
         atexit.register(self._answers.close)
         self._environment = self._answer()
 
-    def has(self, environment):
-        """Whether its processes have this environment.
+    def differences(self, environment):
+        """The names of variables that are others than in its processes.
 
         Importing TensorFlow sets variables: here, unless no test has done so, and
         there. Any other difference may be one that is read at the import.
         """
-        ours = environment.items()
-        return _USERS.items() <= ours <= self._environment.items()
+        ours, theirs = environment.items(), self._environment.items()
+        return sorted({name for name, _ in (_USERS.items() - ours) | (ours - theirs)})
 
     def run(self, module, *arguments, cwd=ROOT, before=""):
         with tempfile.TemporaryDirectory() as folder:

@@ -206,8 +206,7 @@ def test_mobilenet_quantizes_pointwise_and_depthwise(batch):
     assert all(
         x.weight_quantizer.basis.shape[-1] == x.kernel.shape[2] for x in depthwise
     )
-    # 53 layers are half a minute as a graph; tests/quant/test_layers.py has each kind
-    # of layer in one.
+    # As a graph it takes half a minute; tests/quant/test_layers.py has such layers.
     model.compile(rs_keras.SGD(0.01), run_eagerly=True)
     images, labels = batch()
     before = np.array(depthwise[-1].kernel)
