@@ -38,7 +38,7 @@ class Run:
         self.stop = stop
         self.devices = devices
         self.writes = devices.task.writes
-        devices.check_batch_size(config.batch_size)
+        devices.check_batch_size(config.batch_size, config.accumulate)
         build.set_up(config)
         self.source, validation = sources.open_splits(
             config.dataset, scan=config.scan, on_bad_image=config.on_bad_image

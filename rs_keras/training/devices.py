@@ -65,11 +65,12 @@ class Devices:
             contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
         )
 
-    def check_batch_size(self, batch_size):
-        """Raises ValueError unless every device gets as many images."""
-        if batch_size % self.replicas:
+    def check_batch_size(self, batch_size, parts):
+        """Raises ValueError unless every part of every device gets as many images."""
+        if batch_size % (self.replicas * parts):
             raise ValueError(
-                f"--batch_size must be a multiple of the {self.replicas} devices. "
+                "--batch_size must be a multiple of the number of devices times "
+                f"--accumulate, {self.replicas} x {parts}. "
                 f"Received: --batch_size={batch_size}"
             )
 
