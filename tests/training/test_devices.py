@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rs_keras.training import cluster
+from rs_keras.training import devices as devices_lib
 from tests import commands
 
 # Four steps in float64, in which a sum in another order changes a weight by some 1e-16;
@@ -192,3 +193,11 @@ def test_a_missing_or_wrong_tf_config_is_refused(monkeypatch, config):
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match="needs TF_CONFIG=.* Received: "):
         cluster.task()
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    devices = devices_lib.Devices("none", cluster.Task())
+    devices.replicas = 2
+    devices.check_batch_size(12, parts=3)
+    with pytest.raises(ValueError, match="2 x 4. Received: --batch_size=12"):
+        devices.check_batch_size(12, parts=4)
