@@ -19,17 +19,21 @@ import threading
 import time
 
 WORKERS = 2
+DEFAULT = "runs/demo_workers"
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--workdir", default="runs/demo_workers")
+    parser.add_argument("--workdir", default=DEFAULT)
     parser.add_argument("--dataset", default="shapes")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--checkpoint_every", type=int, default=5)
     options = parser.parse_args()
-    shutil.rmtree(options.workdir, ignore_errors=True)
+    if options.workdir == DEFAULT:
+        shutil.rmtree(DEFAULT, ignore_errors=True)
+    elif os.path.exists(options.workdir):
+        parser.error(f"--workdir must be new. Received: --workdir={options.workdir}")
     flags = [f"--{name}={value}" for name, value in vars(options).items()]
 
     print("Both workers start.")
@@ -49,7 +53,8 @@ def main():
         sys.exit("Worker 0 should have missed the other one.")
 
     print("Both workers start again, with the same command.")
-    sys.exit(max(worker.wait() for worker in start(flags)))
+    codes = [worker.wait() for worker in start(flags)]
+    sys.exit(any(codes))
 
 
 def find(checkpoints):

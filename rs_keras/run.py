@@ -1,11 +1,13 @@
 """One training run: prepared, trained step by step, saved, finished."""
 
+import hashlib
 import math
 import sys
 import time
 
 from rs_keras import build
 from rs_keras import config as config_lib
+from rs_keras import nonfinite
 from rs_keras import workdir as workdir_lib
 from rs_keras.checkpoints import keras_file
 from rs_keras.checkpoints import training_state
@@ -15,9 +17,6 @@ from rs_keras.evaluation import evaluator
 from rs_keras.evaluation import report
 from rs_keras.training import loop
 from rs_keras.training import tensorboard
-
-# Images named on the screen; nonfinite.jsonl has all.
-_NAMED = 8
 
 
 class Run:
@@ -63,6 +62,7 @@ class Run:
             "files": self.source.fingerprint,
             "steps": self.steps,
         }
+        self._compare_processes()
         self.position = training_state.Position()
         self.skipped = []  # the steps that were not finite, counted from 1
         self._restore()
@@ -139,6 +139,17 @@ class Run:
             shard_batch=shard_batch,
         )
 
+    def _compare_processes(self):
+        """Raises ValueError unless all processes have the same flags and images."""
+        text = f"{self.config.flagfile()} {self.data}"
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        mine = [int.from_bytes(digest[:5]), int.from_bytes(digest[5:10])]
+        if self.devices.agree(mine) != mine:
+            raise ValueError(
+                "All processes need the same flags and the same images. Received: "
+                f"others than the first one, {self.data['images']} images"
+            )
+
     def _say(self, text):
         if self.writes:
             print(text)
@@ -156,6 +167,8 @@ class Run:
                     f"have changed. Received: --dataset={self.config.dataset}"
                 )
             self.skipped = manifest["data"]["skipped_steps"]
+        elif self.writes:
+            self.workdir.check_nothing_lost()
         self.position = position
         epoch, step = position
         if epoch + (step > 0) > self.config.epochs:
@@ -238,35 +251,19 @@ class Run:
         """What follows a step whose loss or gradients were not finite."""
         total, (epoch, step) = self._total_steps(), self.position
         self.skipped.append(total)
-        images = pipeline.images_of_step(
-            self.source,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            epoch=epoch,
-            step=step - 1,
-        )
+        images = nonfinite.images(self.config, self.source, epoch, step)
         if self.writes:
             line = {"step": total, "epoch": epoch + 1, "images": images}
             workdir_lib.append_line(self.workdir.nonfinite, line)
         where = f"step {total} (step {step} of epoch {epoch + 1})"
-        named = "\n".join(images[:_NAMED])
-        if len(images) > _NAMED:
-            named += f"\nand {len(images) - _NAMED} more in {self.workdir.nonfinite}"
-        allowed = self.config.on_nan == "skip" and self.config.max_skipped_steps
-        if len(self.skipped) <= allowed:
-            count = f"{len(self.skipped)} of at most {allowed}"
-            self._say(
-                f"warning: {where} is skipped, {count}: its loss or a gradient is not "
-                f"finite. Its images:\n{named}"
+        named = nonfinite.named(images, self.workdir.nonfinite)
+        warning = nonfinite.warning(self.config, len(self.skipped), where)
+        if warning is None:
+            self._blown_up(
+                f"{nonfinite.rule(self.config)} Received: {where}, which was not "
+                f"applied. Its images:\n{named}"
             )
-            return
-        rule = "; --on_nan=skip would pass over such steps."
-        if allowed:
-            rule = f" but for {allowed} steps (--max_skipped_steps)."
-        self._blown_up(
-            f"Loss and gradients must be finite{rule} Received: {where}, which was not "
-            f"applied. Its images:\n{named}"
-        )
+        self._say(f"{warning} Its images:\n{named}")
 
     def _epoch_end(self, epoch, logs, timing):
         logs.pop("skipped_steps", None)

@@ -7,6 +7,7 @@ with it, as after a crash.
 import contextlib
 import os
 import sys
+import traceback
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
@@ -16,67 +17,79 @@ from rs_keras.training import interruption
 
 
 def main():
+    task = cluster.Task()
     with interruption.Interruption() as stop, contextlib.ExitStack() as stack:
-        with config_lib.mistakes():
-            config = config_lib.train_config()
-            workdir = workdir_lib.Workdir(config.workdir)
-            workdir.check_resumable(config)
-            task = cluster.Task()
-            if config.distribute == "multi_worker":
-                task = cluster.task()
-            if task.writes:
-                stack.enter_context(workdir.locked())
-                workdir.check_resumable(config)  # what it has by now
+        workdir = None
         try:
+            with config_lib.mistakes():
+                config = config_lib.train_config()
+                workdir = workdir_lib.Workdir(config.workdir)
+                workdir.check_resumable(config)
+                if config.distribute == "multi_worker":
+                    task = cluster.task()
+                if task.writes:
+                    stack.enter_context(workdir.locked())
+                    workdir.check_resumable(config)  # what it has by now
             _train(config, workdir, stop, task)
+            code = 0
+        except interruption.Stopped as stopped:
+            stop.ignore()
+            kept = workdir and task.writes and _how_to_go_on(workdir)
+            print(f"Interrupted. {kept or ''}", file=sys.stderr)
+            code = stopped.exit_code
         except SystemExit as end:
-            if task.workers > 1:
-                _leave(end.code)
-            raise
+            if task.workers == 1:
+                raise
+            code = end.code
+        except Exception:
+            if task.workers == 1:
+                raise
+            traceback.print_exc()
+            code = 1
         if task.workers > 1:
-            _leave(0)
+            _leave(code)
+    sys.exit(code)
 
 
 def _train(config, workdir, stop, task):
     # Here and not on top, so that a wrong flag is answered at once.
-    from rs_keras.checkpoints import training_state
     from rs_keras.training import devices as devices_lib
 
     try:
         with config_lib.mistakes():
             devices_lib.set_threads(config.threads)
+            if task.workers > 1:
+                stop.default()
             devices = devices_lib.Devices(config.distribute, task)
-            stop.listen()  # several processes: TensorFlow listens to SIGTERM, too
+            stop.listen()  # TensorFlow has taken SIGTERM for several processes
             # Now: Keras would have started TensorFlow without other processes.
             from rs_keras import run as run_lib
 
             run = run_lib.Run(config, workdir, stop, devices)
         run.train()
         run.finish()
-    except interruption.Stopped as stopped:
-        kept = training_state.how_to_go_on(workdir.checkpoints)
-        if not task.writes:
-            kept = "The first process saves the state."
-        print(f"Interrupted. {kept}", file=sys.stderr)
-        sys.exit(stopped.exit_code)
     except devices_lib.LOST as error:
         if task.workers == 1:
             raise
-        kept = training_state.how_to_go_on(workdir.checkpoints)
         sys.exit(
-            "error: Every process must stay alive, and in reach of the others; one "
-            f"is not. Start all of them again. {kept} "
+            "error: Every process must stay alive, and in reach of the others; one is "
+            f"not. Start all of them again. {_how_to_go_on(workdir)} "
             f"Received: {devices_lib.reason(error)}"
         )
     except BrokenPipeError:
         raise
     except OSError as error:
-        kept = training_state.how_to_go_on(workdir.checkpoints)
         sys.exit(
             "error: The files of the run cannot be written "
-            f"({error.strerror or error}). {kept} "
+            f"({error.strerror or error}). {_how_to_go_on(workdir)} "
             f"Received: --workdir={workdir.path}"
         )
+
+
+def _how_to_go_on(workdir):
+    from rs_keras.checkpoints import training_state
+
+    return training_state.how_to_go_on(workdir.checkpoints)
 
 
 def _leave(code):

@@ -125,6 +125,11 @@ class TrainConfig:
                 "--data_service must be grpc://HOST:PORT. "
                 f"Received: --data_service={self.data_service}"
             )
+        if self.jit and self.distribute != "none":
+            raise ValueError(
+                "--jit is for one device: XLA does not compile over several. "
+                f"Received: --jit --distribute={self.distribute}"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 "--accumulate must divide --batch_size. Received: "

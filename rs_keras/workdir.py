@@ -71,6 +71,18 @@ class Workdir:
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return saved or self.metrics.exists() or self.model.exists()
 
+    def check_nothing_lost(self):
+        """Raises ValueError if starting anew would overwrite results.
+
+        One line of metrics.jsonl is none: it is written before its checkpoint.
+        """
+        text = self.metrics.read_text() if self.metrics.exists() else ""
+        if text.count("\n") > 1 or self.model.exists():
+            raise ValueError(
+                "The workdir has results, but no checkpoint that can be read: choose "
+                f"another, or remove this one. Received: --workdir={self.path}"
+            )
+
     @contextlib.contextmanager
     def locked(self):
         """Keeps every other process from training here; makes the directory.
@@ -95,6 +107,13 @@ class Workdir:
                     "The workdir is in use: one process at a time trains in it. "
                     f"Received: --workdir={self.path}, held by {file.read() or '?'}"
                 ) from error
+            if not path.exists() or not os.path.samestat(
+                os.fstat(file.fileno()), path.stat()
+            ):
+                raise ValueError(
+                    "The workdir is in use: another process has just ended in it. "
+                    f"Received: --workdir={self.path}"
+                )
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -102,7 +121,7 @@ class Workdir:
                 yield
             finally:
                 if not self.has_run():
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     with contextlib.suppress(OSError):  # it is not empty
                         for directory in missing:
                             directory.rmdir()

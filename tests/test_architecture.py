@@ -22,6 +22,7 @@ RANKS = {
     "rs_keras.predict": 6,
     "tools": 6,
     "rs_keras.build": 5,
+    "rs_keras.nonfinite": 5,
     "rs_keras.evaluation": 4,
     "rs_keras.export": 4,
     "rs_keras.checkpoints": 4,

@@ -130,7 +130,8 @@ def best(directory):
     for path in list_checkpoints(directory):
         try:
             score = json.loads((path / "manifest.json").read_text())["score"]
-        except (OSError, ValueError, KeyError):
+        # Not of other errors: what cannot be read just now may be the best.
+        except (FileNotFoundError, ValueError, KeyError):
             continue
         if isinstance(score, (int, float)) and math.isfinite(score):
             scores[path] = score
@@ -142,6 +143,7 @@ def read(path):
 
     Raises:
         DamagedCheckpoint: it is not as it was written.
+        OSError: it cannot be read; nothing is said of what it is like.
         ValueError: it is of another format.
     """
     path = pathlib.Path(path)
@@ -151,7 +153,7 @@ def read(path):
         damaged = checksum != _digest_of(manifest)
         if not damaged and manifest["format"] == FORMAT:
             damaged = manifest["arrays_sha256"] != _digest(path / "arrays.npz")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):
         damaged = True
     if damaged:
         raise DamagedCheckpoint(f"The checkpoint is damaged. Received: {path}")

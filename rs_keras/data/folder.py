@@ -55,6 +55,12 @@ def by_name(root, paths):
     }
 
 
+def start_of_names(directory):
+    """Where the names of files in the directory begin in the paths of `find`."""
+    root = str(pathlib.Path(directory))
+    return 0 if root == "." else len(os.path.join(root, ""))
+
+
 def find(directory, splits=SPLITS, judge=by_name):
     """The images of one split or of both, with a warning for each file passed over.
 
@@ -93,7 +99,7 @@ def find(directory, splits=SPLITS, judge=by_name):
     trees, skipped = read(root, splits, judge)
     found = {}
     for split in splits:
-        tree, start = trees[split], len(os.path.join(directory, ""))
+        tree, start = trees[split], start_of_names(directory)
         found[split] = Split(
             tuple(tree),
             [path for images in tree.values() for path in images],

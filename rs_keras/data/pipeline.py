@@ -90,11 +90,17 @@ def train_dataset(
     part = batch_size // workers
     shard_batch = shard_batch or part
 
+    def mine(position, *_):
+        return position % batch_size // part == worker
+
     def examples(epoch):
         skipped = tf.where(epoch == first_epoch, first_step * batch_size, 0)
         skipped = tf.cast(skipped, tf.int64)
         dataset = source.examples(seed, epoch, skipped)
         dataset = dataset.take(steps * batch_size - skipped)
+        if workers > 1:
+            # Before anything is loaded: the examples of others cost an index each.
+            dataset = dataset.enumerate().filter(mine).map(lambda _, found: found)
         return dataset.map(lambda *example: (epoch, *example))
 
     def load(epoch, *example):
@@ -110,12 +116,7 @@ def train_dataset(
         dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(examples)
     else:
         first = (first_epoch * steps + first_step) * batch_size
-        dataset = _endless(source, seed, steps * batch_size, first)
-    if workers > 1:
-        # Before anything is loaded: the examples of the others cost an index each.
-        dataset = dataset.enumerate()
-        dataset = dataset.filter(lambda i, _: i % batch_size // part == worker)
-        dataset = dataset.map(lambda _, example: example)
+        dataset = _endless(source, seed, steps * batch_size, first, mine)
     dataset = parallel(dataset, load).batch(shard_batch, drop_remainder=True)
     if service is not None:
         return finish(_loaded_by(service, dataset, tuple(branches)))
@@ -131,8 +132,10 @@ def _loaded_by(service, dataset, keys):
     return dataset.map(lambda images, y: (dict(zip(keys, images, strict=True)), y))
 
 
-def _endless(source, seed, number, first):
+def _endless(source, seed, number, first, mine):
     """(epoch, index, item, label) from a position on, `number` of them an epoch.
+
+    Those of which `mine(position)` is true.
 
     One range of positions, which a tf.data service can deal out; endless, because its
     workers may drop the rest of a batch.
@@ -147,7 +150,7 @@ def _endless(source, seed, number, first):
         epoch = position // number
         return epoch, *source.pick(seed, epoch, position % number)
 
-    return tf.data.Dataset.range(first, tf.int64.max).map(example)
+    return tf.data.Dataset.range(first, tf.int64.max).filter(mine).map(example)
 
 
 def images_of_step(source, *, batch_size, seed, epoch, step):

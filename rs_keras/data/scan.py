@@ -145,6 +145,8 @@ def examine(path):
         if decoding.TOO_LARGE in error.message:
             return f"it claims more than {decoding.MAXIMUM_PIXELS:,} pixels", True
         return f"it is damaged, or a {kinds[0]} of a kind that is not read", True
+    except tf.errors.OpError as error:  # a bad sector, a drive that is gone, …
+        return f"it cannot be read ({type(error).__name__})", False
     return (None if pixels else "it has no pixels"), True
 
 

@@ -7,6 +7,8 @@ import time
 
 from absl import logging
 
+from rs_keras.data import folder
+
 
 class Cache:
     """Verdicts about the files of one directory; saved when a `with` block ends.
@@ -18,7 +20,7 @@ class Cache:
 
     def __init__(self, directory, rules):
         self._root = os.path.realpath(directory)
-        self._start = len(os.path.join(directory, ""))
+        self._start = folder.start_of_names(directory)
         self._rules = rules
         name = hashlib.sha256(os.fsencode(self._root)).hexdigest()[:32]
         home = cache_home()

@@ -160,7 +160,8 @@ def _folder(directory, splits, scan, on_bad_image):
 
 def _fingerprint(directory, split):
     """The same wherever the directory lies."""
-    names = [os.fsencode(os.path.relpath(path, directory)) for path in split.paths]
+    start = folder.start_of_names(directory)
+    names = [os.fsencode(path[start:]) for path in split.paths]
     text = b"\0".join([*names, str(split.labels).encode()])
     return hashlib.sha256(text).hexdigest()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import typing
 
 
@@ -34,13 +35,15 @@ def task():
     try:
         config = json.loads(text)
         hosts, own = config["cluster"]["worker"], config["task"]
-        wrong = (
-            set(config["cluster"]) != {"worker"}
-            or own["type"] != "worker"
-            or not 0 <= int(own["index"]) < len(hosts)
+        right = (
+            set(config["cluster"]) == {"worker"}
+            and own["type"] == "worker"
+            and isinstance(hosts, list)
+            and all(re.fullmatch(r".+:\d+", host) for host in hosts)
+            and 0 <= int(own["index"]) < len(hosts)
         )
     except (ValueError, KeyError, TypeError):
-        wrong = True
-    if wrong:
+        right = False
+    if not right:
         raise ValueError(f"{rule} Received: TF_CONFIG={text}")
     return Task(int(own["index"]), len(hosts))

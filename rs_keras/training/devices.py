@@ -55,7 +55,13 @@ class Devices:
             self.strategy = tf.distribute.MirroredStrategy([d.name for d in found])
         elif distribute == "multi_worker":
             print(f"Process {task.worker} of {task.workers} waits for the others")
-            self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            try:
+                self.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            except tf.errors.OpError as error:
+                raise ValueError(
+                    "The processes of TF_CONFIG must reach each other, and each open "
+                    f"its port. Received: {reason(error)}"
+                ) from error
         if self.strategy is not None:
             self.replicas = self.strategy.num_replicas_in_sync
 
@@ -99,7 +105,7 @@ class Devices:
             model.make_train_function()
             return lambda batch, wish: (model.train_function(iter((batch,))), wish)
 
-        @tf.function(jit_compile=model.jit_compile, reduce_retracing=True)
+        @tf.function(reduce_retracing=True)
         def train(batch, wish):
             def replica(batch):
                 logs = model.train_step(batch)

@@ -46,6 +46,16 @@ class Interruption:
             before = signal.signal(number, self._hear)
             self._before.setdefault(number, before)
 
+    def default(self):
+        """Leaves signals to the system, while TensorFlow waits and Python cannot."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+
+    def ignore(self):
+        """Hears no more, while what is told to stop is ending."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
     @contextlib.contextmanager
     def deferred(self):
         """Within, a wish to stop waits for `check`."""
