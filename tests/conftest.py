@@ -2,8 +2,12 @@
 
 import os
 
-# Read when TensorFlow starts: before any test module is imported.
+# Before any test module is imported: TensorFlow reads the first when it starts, and
+# `commands` takes both over. What tests find out about files is no business of the
+# user's own cache; kept between runs, because other packages keep there what they need
+# a while to make.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["XDG_CACHE_HOME"] = os.path.abspath(f"{__file__}/../../.pytest_cache/xdg")
 
 import gc
 import pathlib
@@ -17,11 +21,7 @@ import pytest
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What tests find out about files is no business of the user's own cache. Kept between
-# runs, because other packages keep there what they need a while to make.
-CACHE = ROOT / ".pytest_cache" / "xdg"
-os.environ["XDG_CACHE_HOME"] = str(CACHE)
-shutil.rmtree(CACHE / "rs_keras", ignore_errors=True)
+shutil.rmtree(f"{os.environ['XDG_CACHE_HOME']}/rs_keras", ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
