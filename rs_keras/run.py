@@ -156,11 +156,13 @@ class Run:
 
     def _restore(self):
         """Sets the run back to its newest whole checkpoint, if it has one."""
-        found = self._newest() if self.writes else training_state.Position()
+        found, contents = training_state.Position(), None
+        if self.writes:
+            found, contents = self._newest()
         position = training_state.Position(*self.devices.agree(found))
         if position != (0, 0):
             path = self.workdir.checkpoints / training_state.name(position)
-            manifest = training_state.restore(path, self.model)
+            manifest = training_state.restore(path, self.model, contents)
             if manifest["data"]["dataset"] != self.data:
                 raise ValueError(
                     "The dataset must be that of the run: its classes or its images "
@@ -189,11 +191,12 @@ class Run:
             workdir_lib.keep_lines(self.workdir.nonfinite, "step", total)
 
     def _newest(self):
-        """The `Position` of the newest whole checkpoint; damaged ones are set aside."""
+        """Position and contents of the newest whole checkpoint; moves damaged ones."""
         for path in reversed(training_state.list_checkpoints(self.workdir.checkpoints)):
             try:
-                _, manifest = training_state.read(path)
-                return training_state.Position(manifest["epoch"], manifest["step"])
+                contents = _, manifest = training_state.read(path)
+                position = manifest["epoch"], manifest["step"]
+                return training_state.Position(*position), contents
             except training_state.DamagedCheckpoint:
                 aside = training_state.set_aside(path)
                 print(
@@ -201,7 +204,7 @@ class Run:
                     f"{aside.name})",
                     file=sys.stderr,
                 )
-        return training_state.Position()
+        return training_state.Position(), None
 
     def _total_steps(self):
         return self.position.epoch * self.steps + self.position.step
@@ -234,7 +237,7 @@ class Run:
         """Saves and stops if somebody wants it; several processes do so at a step."""
         if self.stop.wished and self.devices.task.workers == 1:
             self._save()
-            self.stop.check()
+            self.stop.stop()
 
     def _step_end(self, epoch, step, logs, wished):
         self.position = training_state.Position(epoch, step)

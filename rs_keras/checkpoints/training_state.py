@@ -20,6 +20,8 @@ import typing
 
 import numpy as np
 
+from rs_keras import workdir
+
 FORMAT = 2
 KEPT = 3
 
@@ -166,8 +168,11 @@ def read(path):
         return dict(arrays), manifest
 
 
-def restore(path, model):
+def restore(path, model, contents=None):
     """Sets every variable of the model, its metrics and its optimizer.
+
+    Args:
+        contents: what `read` returned for the path, where that was called before.
 
     Returns:
         The manifest: {"epoch", "step", "data", "score", …}.
@@ -176,7 +181,7 @@ def restore(path, model):
         DamagedCheckpoint: it is not as it was written.
         ValueError: it belongs to another network, or is of another format.
     """
-    arrays, manifest = read(path)
+    arrays, manifest = contents or read(path)
     variables = _variables(model)
     if set(arrays) != set(variables) or any(
         arrays[path].shape != tuple(v.shape) for path, v in variables.items()
@@ -214,10 +219,8 @@ def _write(directory, arrays, state):
         **state,
         "arrays_sha256": _digest(directory / "arrays.npz"),
     }
-    with open(directory / "manifest.json", "w", encoding="utf-8") as file:
-        json.dump({**manifest, "sha256": _digest_of(manifest)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps({**manifest, "sha256": _digest_of(manifest)})
+    workdir.write_text(directory / "manifest.json", text)
     _flush(directory)
 
 

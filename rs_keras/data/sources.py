@@ -9,6 +9,7 @@ import os
 import tensorflow as tf
 
 from rs_keras.data import folder
+from rs_keras.data import multi_resolution
 from rs_keras.data import named
 from rs_keras.data import scan as scan_lib
 from rs_keras.data import shapes
@@ -103,11 +104,7 @@ def open_splits(
         ("scan", scan, SCANS),
         ("on_bad_image", on_bad_image, ON_BAD_IMAGE),
     ):
-        if value not in allowed:
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
-                f"Received: {name}={value!r}"
-            )
+        multi_resolution.check_mode(name, value, allowed)
     kind, _, name = str(dataset).partition(":")
     if dataset == "shapes":
         return {split: _shapes(split) for split in splits}
@@ -125,7 +122,7 @@ def _shapes(split):
     def load(index, item):
         return tf.gather(images, item), tf.constant("")
 
-    order, pick = _random_access(tf.range(len(labels), dtype=tf.int64), labels)
+    order, pick, _ = _random_access(tf.range(len(labels), dtype=tf.int64), labels)
     classes = shapes.CLASS_NAMES
     return Source("shapes", len(labels), classes, order, load, pick=pick)
 
@@ -142,7 +139,7 @@ def _folder(directory, splits, scan, on_bad_image):
     def source(split):
         # Names of files are bytes, which need not be UTF-8.
         paths = [os.fsencode(path) for path in split.paths]
-        order, pick = _random_access(paths, split.labels)
+        order, pick, at = _random_access(paths, split.labels)
         return Source(
             name=f"folder:{directory}",
             num_examples=len(paths),
@@ -151,7 +148,7 @@ def _folder(directory, splits, scan, on_bad_image):
             load=load,
             pick=pick,
             skipped=split.skipped,
-            at=_at(paths, split.labels) if scan == "off" else None,
+            at=at if scan == "off" else None,
             fingerprint=_fingerprint(directory, split),
         )
 
@@ -176,31 +173,22 @@ def _named(name, split, data_dir):
 
 
 def _random_access(items, labels):
-    """`Source.order` and `Source.pick` of examples that can be reached in any order."""
+    """`Source.order`, `pick` and `at` of examples that can be reached in any order."""
     items, labels = tf.constant(items), tf.constant(labels, tf.int32)
     number = len(labels)
+
+    def example(index):
+        return index, items[index], labels[index]
 
     def pick(seed, epoch, position):
         key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
         # A permutation computed index by index: no buffer to fill or to save.
-        index = tf.random.experimental.index_shuffle(position, key, number - 1)
-        return index, items[index], labels[index]
+        return example(tf.random.experimental.index_shuffle(position, key, number - 1))
 
     def order(seed, epoch, start):
         positions = tf.data.Dataset.range(start, number)
         if epoch is None:
-            return positions.map(lambda i: (i, items[i], labels[i]))
+            return positions.map(example)
         return positions.map(lambda position: pick(seed, epoch, position))
 
-    return order, pick
-
-
-def _at(items, labels):
-    """`Source.at` for examples that can be reached in any order."""
-    items, labels = tf.constant(items), tf.constant(labels, tf.int32)
-
-    def at(index):
-        index = index % len(labels)
-        return index, items[index], labels[index]
-
-    return at
+    return order, pick, lambda index: example(index % number)

@@ -58,7 +58,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def deferred(self):
-        """Within, a wish to stop waits for `check`."""
+        """Within, a wish to stop waits for `stop`."""
         self._deferred = True
         try:
             yield
@@ -69,11 +69,6 @@ class Interruption:
     def wished(self):
         """Whether somebody wants the run to stop."""
         return self._wish is not None
-
-    def check(self):
-        """Raises `Stopped` if somebody wants the run to stop."""
-        if self.wished:
-            raise Stopped(self._wish)
 
     def stop(self):
         """Raises `Stopped`, as for SIGTERM where the wish is another process's."""
