@@ -21,14 +21,38 @@ MODELS = {
 
 
 def set_up(config):
-    """Process-wide settings of a run: seed and dtype policy."""
-    if keras.backend.backend() != "tensorflow":
+    """Process-wide settings of a run: seed and dtype policy.
+
+    Raises:
+        ValueError: Keras' backend does not do what a flag asks for.
+    """
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
         raise ValueError(
-            "Training runs on the TensorFlow backend. "
-            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+            "Training runs on the TensorFlow and the JAX backend. "
+            f"Received: KERAS_BACKEND={backend}"
         )
+    if backend == "jax":
+        _check_jax(config)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
+
+
+def _check_jax(config):
+    for flag, wrong in (
+        ("--rest_bits=8", config.rest_bits == 8),
+        ("--distribute=multi_worker", config.distribute == "multi_worker"),
+    ):
+        if wrong:
+            raise ValueError(
+                f"{flag} needs the TensorFlow backend. Received: KERAS_BACKEND=jax"
+            )
+    if config.distribute == "mirrored" and not config.synchronized_bn:
+        raise ValueError(
+            "On JAX batch normalization is over the images of all devices, which has "
+            "to be said: --synchronized_bn. "
+            "Received: KERAS_BACKEND=jax --distribute=mirrored --nosynchronized_bn"
+        )
 
 
 def classifier(config, class_names):
@@ -81,7 +105,8 @@ def compile_model(model, config, steps_per_epoch):
         activation_memory=config.activation_memory,
         accumulate=config.accumulate,
         skip_nonfinite=True,
-        jit_compile=config.jit,
+        # JAX compiles every step.
+        jit_compile=config.jit or keras.backend.backend() == "jax",
     )
 
 

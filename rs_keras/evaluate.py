@@ -29,7 +29,7 @@ def main():
         from rs_keras.evaluation import report
         from rs_keras.training import devices
 
-        devices.set_threads(values.threads)
+        devices.start(values.threads)
         model = keras_file.load(values.packed or workdir.path)
         dataset, scan = values.dataset, "on"
         if dataset is None:

@@ -26,7 +26,7 @@ def main():
         from rs_keras.training import devices
 
         paths = image_files.list_images(values.images)
-        devices.set_threads(values.threads)
+        devices.start(values.threads)
         model = keras_file.load(workdir.path)
         resolution = model.check_resolution(values.resolution)
         options = {"batch_size": values.batch_size, "fit": values.fit}

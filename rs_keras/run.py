@@ -47,7 +47,7 @@ class Run:
         with devices.scope():
             self.model = self._new_model()
         # Of several devices one evaluates; with several processes one of each.
-        self.whole = self._new_model() if devices.strategy else self.model
+        self.whole = self._new_model() if devices.distributed else self.model
         self.validation = pipeline.val_dataset(
             validation,
             config.resolutions,
@@ -72,7 +72,7 @@ class Run:
         if self.writes:
             for sentence in workdir.start(config):
                 print(f"Going on with another flag: {sentence}")
-        shared = f", on {devices.replicas} devices" if devices.strategy else ""
+        shared = f", on {devices.replicas} devices" if devices.distributed else ""
         self._say(
             f"{self.source.num_examples} training and {validation.num_examples} "
             f"validation images, {len(self.source.class_names)} classes, "

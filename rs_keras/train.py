@@ -54,13 +54,14 @@ def main():
 def _train(config, workdir, stop, task):
     # Here and not on top, so that a wrong flag is answered at once.
     from rs_keras.training import devices as devices_lib
+    from rs_keras.training import devices_tensorflow
 
     try:
         with config_lib.mistakes():
-            devices_lib.set_threads(config.threads)
+            devices_lib.start(config.threads, config.distribute)
             if task.workers > 1:
                 stop.default()
-            devices = devices_lib.Devices(config.distribute, task)
+            devices = devices_lib.devices(config.distribute, task)
             stop.listen()  # TensorFlow has taken SIGTERM for several processes
             # Now: Keras would have started TensorFlow without other processes.
             from rs_keras import run as run_lib
@@ -68,13 +69,13 @@ def _train(config, workdir, stop, task):
             run = run_lib.Run(config, workdir, stop, devices)
         run.train()
         run.finish()
-    except devices_lib.LOST as error:
+    except devices_tensorflow.LOST as error:
         if task.workers == 1:
             raise
         sys.exit(
             "error: Every process must stay alive, and in reach of the others; one is "
             f"not. Start all of them again. {_how_to_go_on(workdir)} "
-            f"Received: {devices_lib.reason(error)}"
+            f"Received: {devices_tensorflow.reason(error)}"
         )
     except BrokenPipeError:
         raise

@@ -64,7 +64,7 @@ def test_a_run_goes_on_without_a_step_that_is_not_finite(photos, tmp_path, monke
 
     monkeypatch.setattr(build, "train_batches", poisoned)
     workdir = workdir_lib.Workdir(config.workdir)
-    devices = devices_lib.Devices("none", cluster.Task())
+    devices = devices_lib.devices("none", cluster.Task())
     states = []
     run = run_lib.Run(config, workdir, interruption.Interruption(), devices)
     end = run._step_end

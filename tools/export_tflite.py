@@ -52,7 +52,7 @@ def main():
             )
         precision = values.precision or tflite.DEFAULTS[values.layout]
         tflite.check_options(values.layout, precision, values.input_dtype)
-        devices.set_threads(values.threads)
+        devices.start(values.threads)
         model = keras_file.load(workdir.path)
         chosen = tflite.check_resolutions(model, values.layout, resolutions)
         images = calibration = None

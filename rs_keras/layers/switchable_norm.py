@@ -263,7 +263,9 @@ class SwitchableBatchNormalization(keras.layers.Layer):
     def _unfused(self, x, row):
         x = ops.cast(x, self.variable_dtype)
         axes = list(range(len(x.shape) - 1))
-        mean, biased = ops.moments(x, axes=axes, synchronized=self.synchronized)
+        # On JAX an array that several devices share has one mean.
+        synchronized = self.synchronized and keras.backend.backend() == "tensorflow"
+        mean, biased = ops.moments(x, axes=axes, synchronized=synchronized)
         y = ops.batch_normalization(
             x,
             mean=mean,

@@ -27,7 +27,7 @@ if "mirrored" in kinds:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 task = cluster.task() if "multi_worker" in kinds else cluster.Task()
-made = {kind: devices_lib.Devices(kind, task) for kind in kinds if kind != "shards"}
+made = {kind: devices_lib.devices(kind, task) for kind in kinds if kind != "shards"}
 import keras, rs_keras
 from rs_keras.layers import conv_bn, quantization
 from rs_keras.models import resnet
@@ -196,7 +196,7 @@ def test_a_missing_or_wrong_tf_config_is_refused(monkeypatch, config):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
-    devices = devices_lib.Devices("none", cluster.Task())
+    devices = devices_lib.devices("none", cluster.Task())
     devices.replicas = 2
     devices.check_batch_size(12, parts=3)
     with pytest.raises(ValueError, match="2 x 4. Received: --batch_size=12"):
