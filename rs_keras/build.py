@@ -130,6 +130,7 @@ def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
         flip=config.flip,
         views=config.views,
         area=config.area,
+        resize=config.resize,
         preprocessing=config.preprocessing,
     )
 

@@ -23,6 +23,7 @@ def main():
 
         from rs_keras import build
         from rs_keras.checkpoints import keras_file
+        from rs_keras.data import damage
         from rs_keras.data import pipeline
         from rs_keras.data import sources
         from rs_keras.evaluation import evaluator
@@ -56,7 +57,7 @@ def main():
             largest=model.resolutions[0],
         )
     progress = _Progress(-(-source.num_examples // values.batch_size))
-    with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
+    with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
         found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
     sides, skipped = resolutions * views, (source.skipped,)
     results = build.results(model, found, keys, sides, skipped)

@@ -65,6 +65,13 @@ def define_train_flags():
         "training and evaluation; predict resizes as the paper's does.",
     )
     flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
+    flags.DEFINE_enum(
+        "resize",
+        "exact",
+        ("exact", "chained", "device"),
+        "exact: every resolution from the crop. chained: each from the one above "
+        "it. device: the CPU makes the largest, the accelerator the others of it.",
+    )
     flags.DEFINE_integer("epochs", 120, "Epochs.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 256, "Images a step.", lower_bound=1)
     flags.DEFINE_integer(

@@ -20,8 +20,8 @@ def main():
         workdir.trained_model()
 
         from rs_keras.checkpoints import keras_file
+        from rs_keras.data import damage
         from rs_keras.data import image_files
-        from rs_keras.data import pipeline
         from rs_keras.data import scan
         from rs_keras.training import devices
 
@@ -35,7 +35,7 @@ def main():
         else:
             dataset = image_files.files_dataset(paths, resolution, **options)
             dataset = dataset.map(lambda images: ([0], images))
-        with pipeline.damaged_images():
+        with damage.damaged_images():
             rows = _predict(model, dataset, resolution, values.top)
         skipped = scan.skipped(p for i, p in enumerate(paths) if i not in rows)
         if not rows:

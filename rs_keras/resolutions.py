@@ -7,6 +7,9 @@ import numbers
 
 # The share of the shorter side that validation keeps (RS-Nets, section 4.1).
 CENTRE_CROP_FRACTION = 0.875
+# What a batch holds whose smaller images are made by the network: the largest images,
+# and which branches have them mirrored, (N, branches).
+IMAGE, MIRRORED = "image", "mirrored"
 
 
 def is_integer(value):

@@ -1,6 +1,5 @@
 """One training run: prepared, trained step by step, saved, finished."""
 
-import hashlib
 import math
 import sys
 import time
@@ -11,6 +10,7 @@ from rs_keras import nonfinite
 from rs_keras import workdir as workdir_lib
 from rs_keras.checkpoints import keras_file
 from rs_keras.checkpoints import training_state
+from rs_keras.data import damage
 from rs_keras.data import pipeline
 from rs_keras.data import sources
 from rs_keras.evaluation import evaluator
@@ -62,7 +62,7 @@ class Run:
             "files": self.source.fingerprint,
             "steps": self.steps,
         }
-        self._compare_processes()
+        devices.check_same(f"{config.flagfile()} {self.data}")
         self.position = training_state.Position()
         self.skipped = []  # the steps that were not finite, counted from 1
         self._restore()
@@ -83,13 +83,13 @@ class Run:
         """Trains until the last epoch is done, or somebody wants to stop."""
         if self.position.epoch == self.config.epochs:
             return
-        damaged = pipeline.DamagedImage
-        with config_lib.mistakes(damaged), pipeline.damaged_images():
+        damaged = damage.damaged_images(self._next_images)
+        with config_lib.mistakes(damage.DamagedImage), damaged:
             if self.writes:
                 self.board = tensorboard.Writer(self.workdir.tensorboard)
                 if self.position == (0, 0):
                     images, _ = next(iter(self._batches()))
-                    self.board.images(images)
+                    self.board.images(self.model.branches(images))
             batches = self.devices.batches(self._batches, self.config.batch_size)
             self.batches = iter(batches)  # kept: of several processes it has to stay
             with self.stop.deferred():
@@ -138,17 +138,6 @@ class Run:
             shard=shard,
             shard_batch=shard_batch,
         )
-
-    def _compare_processes(self):
-        """Raises ValueError unless all processes have the same flags and images."""
-        text = f"{self.config.flagfile()} {self.data}"
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-        mine = [int.from_bytes(digest[:5]), int.from_bytes(digest[5:10])]
-        if self.devices.agree(mine) != mine:
-            raise ValueError(
-                "All processes need the same flags and the same images. Received: "
-                f"others than the first one, {self.data['images']} images"
-            )
 
     def _say(self, text):
         if self.writes:
@@ -249,6 +238,10 @@ class Run:
             self._save()
         if wished:
             self.stop.stop()
+
+    def _next_images(self):
+        epoch, step = self.position
+        return nonfinite.images(self.config, self.source, epoch, step + 1)
 
     def _not_finite(self):
         """What follows a step whose loss or gradients were not finite."""

@@ -47,6 +47,7 @@ class TrainConfig:
     flip: str
     preprocessing: str
     area: tuple
+    resize: str
     epochs: int
     batch_size: int
     accumulate: int
@@ -103,6 +104,14 @@ class TrainConfig:
                 f"--preprocessing={self.preprocessing} has its own --crops, --flip and "
                 f"--views. Received: --crops={self.crops} --flip={self.flip} "
                 f"--views={self.views}"
+            )
+        if self.resize != "exact" and (
+            (self.crops, self.preprocessing) != ("shared", "rsnet")
+        ):
+            raise ValueError(
+                f"--resize={self.resize} makes small images of large ones: it needs "
+                "--crops=shared and --preprocessing=rsnet. Received: "
+                f"--crops={self.crops} --preprocessing={self.preprocessing}"
             )
         if len(self.area) != 2 or not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(

@@ -58,6 +58,17 @@ def run_python_m(module, *arguments, cwd=ROOT, before=""):
     )
 
 
+def start(program, *arguments, **environment):
+    """Starts a program of Python's, given as its source, beside the tests."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def run(module, *arguments, cwd=ROOT, before=""):
     """As `run_python_m`, in a process that is forked where it can be."""
     # Elsewhere a fork after the import is not known to be safe.

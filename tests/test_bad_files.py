@@ -1,6 +1,7 @@
 """Training and prediction with a class of nasty files: all is named, none crashes."""
 
 import json
+import os
 import shutil
 
 from tests import commands
@@ -56,3 +57,24 @@ def test_a_class_of_nasty_files_is_trained_on_and_predicted(finished, photos, tm
     assert missing == {name for name in skipped if name in seen | missing}
     for name in missing:
         assert found.stderr.count(f"/{name} is skipped: ") == 1
+
+
+def test_an_image_that_goes_bad_after_the_scan_is_named(photos, tmp_path):
+    root, workdir = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(photos, root)
+    arguments = (
+        "rs_keras.train",
+        *commands.TINY,
+        f"--dataset=folder:{root}",
+        f"--workdir={workdir}",
+    )
+    commands.succeeds(*arguments, "--epochs=1")
+    bad = root / "train" / "red" / "7.jpg"
+    state = bad.stat()
+    bad.write_bytes(b"x" * state.st_size)
+    os.utime(bad, ns=(state.st_atime_ns, state.st_mtime_ns))
+    commands.refuses(
+        f"is damaged or of an unknown format. Received: {bad}",
+        *arguments,
+        "--epochs=2",
+    )

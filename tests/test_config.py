@@ -100,6 +100,13 @@ def test_method_decides_the_distillation():
             "--area must be two numbers 0 < LOW <= HIGH <= 1. Received: --area=0.5",
         ),
         (
+            ["--dataset=shapes", "--workdir=w", "--resize=device"]
+            + ["--crops=per_resolution"],
+            "--resize=device makes small images of large ones: it needs --crops=shared "
+            "and --preprocessing=rsnet. Received: --crops=per_resolution "
+            "--preprocessing=rsnet",
+        ),
+        (
             ["--dataset=shapes", "--workdir=w", "--area=a,b"],
             "--area must be numbers with commas between. Received: --area=a,b",
         ),

@@ -100,6 +100,23 @@ def test_views_of_one_resolution_are_trained_and_reported_apart(photos, tmp_path
     assert json.loads(out.read_text()) == results
 
 
+@pytest.mark.parametrize("resize", ["chained", "device"])
+def test_cheaper_images_train_as_well(photos, tmp_path, resize):
+    commands.succeeds(
+        "rs_keras.train",
+        *commands.TINY,
+        f"--dataset=folder:{photos}",
+        f"--workdir={tmp_path}",
+        "--epochs=5",
+        f"--resize={resize}",
+        "--accumulate=2",
+        "--activation_memory=one_resolution",
+    )
+    metrics = lines(tmp_path / "metrics.jsonl")
+    assert metrics[4]["loss"] < metrics[0]["loss"]
+    assert metrics[4]["top1_32"] > 0.6
+
+
 def test_init_from_copies_weights_and_says_what_was_reset(finished, tmp_path):
     text = commands.succeeds(
         "rs_keras.train",

@@ -33,7 +33,7 @@ def main():
         workdir.trained_model()
 
         from rs_keras.checkpoints import keras_file
-        from rs_keras.data import pipeline
+        from rs_keras.data import damage
         from rs_keras.export import output
         from rs_keras.export import tflite
         from rs_keras.export import verify
@@ -56,7 +56,7 @@ def main():
         model = keras_file.load(workdir.path)
         chosen = tflite.check_resolutions(model, values.layout, resolutions)
         images = calibration = None
-        with config_lib.mistakes(pipeline.DamagedImage), pipeline.damaged_images():
+        with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
             if values.verify == "on":
                 sides = tflite.resolutions_to_verify(values.layout, chosen)
                 images = _images(workdir, model, sides, "verify", values.verify_images)

@@ -64,22 +64,30 @@ def decode_crop(image, choose_window):
     def whole(pixels):
         return transforms.crop(pixels, choose_window(*tf.unstack(tf.shape(pixels)[:2])))
 
-    def window():
+    def part(checked, window):
+        return tf.io.decode_and_crop_jpeg(
+            checked, window, channels=3, dct_method="INTEGER_ACCURATE"
+        )
+
+    def plain():
+        checked, size = _checked_jpeg(image)
+        return part(checked, tf.stack(choose_window(*size)))
+
+    def turned():
         orientation = headers.jpeg_orientation(image)
         checked, stored = _checked_jpeg(image)
         size = orientation_lib.seen_size(*stored, orientation)
-        pixels = tf.io.decode_and_crop_jpeg(
-            checked,
-            orientation_lib.stored_window(choose_window(*size), *size, orientation),
-            channels=3,
-            dct_method="INTEGER_ACCURATE",
-        )
-        return orientation_lib.turn(pixels, orientation)
+        window = orientation_lib.stored_window(choose_window(*size), *size, orientation)
+        return orientation_lib.turn(part(checked, window), orientation)
+
+    @headers.apart
+    def other():
+        is_jpeg = headers.is_kind(image, "JPEG")
+        return tf.cond(is_jpeg, turned, lambda: whole(_other(image)))
 
     if image.dtype == tf.uint8:
         return whole(image)
-    is_jpeg = headers.is_kind(image, "JPEG")
-    return _image(tf.cond(is_jpeg, window, lambda: whole(_other(image))))
+    return _image(tf.cond(headers.is_plain_jpeg(image), plain, other))
 
 
 def _checked_jpeg(image):
@@ -145,17 +153,18 @@ def attempt(decoder, image, name):
 
     TensorFlow's own decoding errors do not say which of a million files is broken, and
     graphs know no exceptions; a dataset of one element that ignores errors does. It
-    costs a quarter of a millisecond an image.
+    costs half of what decoding a photograph of 0.2 million pixels does.
 
     Args:
         decoder: function of `image` that returns pixels (H, W, 3) uint8.
         image: scalar string or pixels.
-        name: scalar string tensor: what to call the image in the error.
+        name: scalar string tensor: what to call the image in the error; None where
+            that does not matter, which costs nothing.
 
     Raises:
         tf.errors.InvalidArgumentError: when run; see `failure`.
     """
-    if image.dtype == tf.uint8:
+    if name is None or image.dtype == tf.uint8:
         return decoder(image)
     decoded = tf.data.Dataset.from_tensors(image).map(lambda x: (True, decoder(x)))
     nothing = tf.data.Dataset.from_tensors((False, tf.zeros((0, 0, 3), tf.uint8)))
@@ -228,3 +237,13 @@ def failure(error):
     starts = "|".join(map(re.escape, (_SENTENCE, _LABEL)))
     found = re.search(rf"({starts})[^\n]*(?=\])", error.message)
     return found.group() if found else None
+
+
+def failure_among(paths):
+    """The sentence about the first of some files that cannot be decoded, or None."""
+    for path in paths:
+        try:
+            decode(tf.io.read_file(path))
+        except tf.errors.InvalidArgumentError:
+            return _SENTENCE + path
+    return None

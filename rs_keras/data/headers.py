@@ -109,6 +109,14 @@ def bmp_colours(image):
     return table[:, 2::-1]
 
 
+def is_plain_jpeg(image):
+    """Whether a file begins as JPEGs without EXIF mostly do: JFIF's segment, tables."""
+    head = tf.strings.substr(image, 0, 4)
+    length = tf.strings.length(image)
+    behind = tf.strings.substr(image, tf.minimum(20, length), 2)
+    return (head == b"\xff\xd8\xff\xe0") & (behind == b"\xff\xdb")
+
+
 def jpeg_orientation(image):
     """The EXIF orientation of a JPEG, 1 to 8; 1 where none, or no valid one, is noted.
 
@@ -118,11 +126,9 @@ def jpeg_orientation(image):
     Returns:
         Scalar int32.
     """
-    # Most files without EXIF begin so: JFIF's segment of 16 bytes, then tables. They
-    # pay for one comparison, the others for one search: a walk from segment to segment
-    # takes fifty times as long in a graph, a twentieth of what decoding takes.
-    length = tf.strings.length(image)
-    plain = tf.strings.substr(image, tf.minimum(20, length), 2) == b"\xff\xdb"
+    # Most files without EXIF pay for comparisons, others for one search: a walk from
+    # segment to segment takes fifty times as long in a graph.
+    plain = is_plain_jpeg(image)
     head = tf.strings.substr(image, 0, tf.where(plain, 0, EXIF_WITHIN))
     parts = tf.strings.split(head, b"Exif\0\0", maxsplit=1)
     return tf.cond(tf.size(parts) > 1, lambda: _app1_orientation(parts), lambda: 1)

@@ -2,11 +2,13 @@
 
 import tensorflow as tf
 
+from rs_keras import resolutions as resolutions_lib
 from rs_keras.data import decoding
 from rs_keras.data import transforms
 
 CROPS = ("shared", "per_resolution")
 FLIPS = ("per_resolution", "shared")
+RESIZES = ("exact", "chained", "device")
 
 # The random choices of an image, told apart by these numbers in the seed.
 _CROP, _FLIP = 0, 1
@@ -29,6 +31,7 @@ def train_images(
     crops="shared",
     flip="per_resolution",
     area=(0.08, 1.0),
+    resize="exact",
 ):
     """Random crops and flips of one image at every resolution.
 
@@ -39,16 +42,21 @@ def train_images(
 
     Args:
         image: scalar string (a file's bytes) or pixels (H, W, 3) uint8.
-        name: scalar string, what an error calls the image.
+        name: scalar string, what an error calls the image; or None.
         branches: {key: resolution}, in the order of the network's rows.
         seed: (2,) integers, from (seed, epoch, index).
         crops: "shared" or "per_resolution".
         flip: "per_resolution" or "shared".
         area: (smallest, largest) share of the image's area that a crop keeps.
+        resize: "exact": every branch from the crop. "chained": every branch from the
+            one before, which is cheaper. "device": only the first
+            branch; a device makes the others of it. The last two need shared crops.
 
     Returns:
-        {key: (r, r, 3) uint8}.
+        {key: (r, r, 3) uint8}. With "device" {"image": (r, r, 3) uint8, "mirrored":
+        (branches,) bool, which of the branches have that image mirrored}.
     """
+    keys, sides = tuple(branches), tuple(branches.values())
 
     def window(branch):
         key = transforms.fold_seed(seed, _CROP, branch)
@@ -58,23 +66,40 @@ def train_images(
         cropped = decoding.attempt(
             lambda x: decoding.decode_crop(x, window(0)), image, name
         )
-        sources = [cropped] * len(branches)
+        resized = _resized(cropped, sides, resize)
     else:
         whole = decoding.attempt(decoding.decode, image, name)
         size = tf.unstack(tf.shape(whole)[:2])
-        sources = [
-            transforms.crop(whole, window(branch)(*size))
-            for branch in range(len(branches))
+        resized = [
+            transforms.squash(transforms.crop(whole, window(branch)(*size)), side)
+            for branch, side in enumerate(sides)
         ]
     coins = 1 if flip == "shared" else len(branches)
     mirrored = (
         tf.random.stateless_uniform((coins,), transforms.fold_seed(seed, _FLIP)) < 0.5
     )
-    images = {}
-    for branch, (key, resolution) in enumerate(branches.items()):
-        resized = transforms.squash(sources[branch], resolution)
-        images[key] = transforms.flip(resized, mirrored[branch % coins])
+    mirrored = tf.broadcast_to(mirrored, (len(branches),))
+    images = {
+        key: transforms.flip(image, mirrored[branch])
+        for branch, (key, image) in enumerate(zip(keys, resized, strict=False))
+    }
+    if resize == "device":
+        return {
+            resolutions_lib.IMAGE: images[keys[0]],
+            resolutions_lib.MIRRORED: mirrored != mirrored[0],
+        }
     return images
+
+
+def _resized(crop, sides, resize):
+    """A crop at the resolution of every branch, or with "device" of the first alone."""
+    if resize == "device":
+        sides = sides[:1]
+    distinct = tuple(dict.fromkeys(sides))  # views share their image
+    chained = resize == "chained"
+    squash = transforms.squash_chained if chained else transforms.squash_each
+    found = dict(zip(distinct, squash(crop, distinct), strict=True))
+    return [found[side] for side in sides]
 
 
 def validation_images(image, name, branches):

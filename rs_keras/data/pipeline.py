@@ -1,6 +1,5 @@
 """Batches for training, validation and prediction."""
 
-import contextlib
 import functools
 
 import tensorflow as tf
@@ -31,6 +30,7 @@ def train_dataset(
     flip="per_resolution",
     views=1,
     area=(0.08, 1.0),
+    resize="exact",
     preprocessing="rsnet",
 ):
     """All batches of a run, epoch after epoch, as one dataset.
@@ -60,28 +60,40 @@ def train_dataset(
         flip: "per_resolution" or "shared".
         views: how often a single resolution is repeated (RS-Nets, Table 6).
         area: (smallest, largest) share of the image's area that a crop keeps.
+        resize: "exact", "chained" or "device"; see `multi_resolution.train_images`.
         preprocessing: "rsnet" (the paper's), or "official_quant" (see the module of
             that name; it has its own crops and flips).
 
     Returns:
         tf.data.Dataset of ({key: (N, r, r, 3) uint8}, labels (N,) int32), with the keys
-        of `resolutions.branch_keys`.
+        of `resolutions.branch_keys`; with resize="device" those of
+        `MultiResolutionTrainer.branches`.
 
     Raises:
         ValueError: an argument breaks these rules.
         tf.errors.InvalidArgumentError: while it is read, for a damaged file; within
-            `damaged_images` it becomes a sentence that names the file.
+            `damage.damaged_images` it becomes a sentence that names the file.
     """
     branches = _branches(resolutions, views)
     multi_resolution.check_mode("crops", crops, multi_resolution.CROPS)
     multi_resolution.check_mode("flip", flip, multi_resolution.FLIPS)
     multi_resolution.check_mode("preprocessing", preprocessing, PREPROCESSINGS)
     _check_area(area)
+    multi_resolution.check_mode("resize", resize, multi_resolution.RESIZES)
+    if resize != "exact" and (crops, preprocessing) != ("shared", "rsnet"):
+        raise ValueError(
+            f"`resize={resize!r}` needs shared crops, preprocessed as the paper does. "
+            f"Received: crops={crops!r}, preprocessing={preprocessing!r}"
+        )
     if preprocessing == "official_quant":
         make_images = functools.partial(official_quant.train_images, area=area)
     else:
         make_images = functools.partial(
-            multi_resolution.train_images, crops=crops, flip=flip, area=area
+            multi_resolution.train_images,
+            crops=crops,
+            flip=flip,
+            area=area,
+            resize=resize,
         )
     steps = steps_per_epoch(source, batch_size)
 
@@ -107,7 +119,9 @@ def train_dataset(
         def make(index, item, label):
             image, name = source.load(index, item)
             key = transforms.fold_seed(seed, epoch, index)
-            images = make_images(image, name, branches, key)
+            # Only an error that nobody expects needs a name.
+            expected = source.at is None and not source.scanned
+            images = make_images(image, name if expected else None, branches, key)
             return images, decoding.checked_label(label, source.class_names, name)
 
         return _or_next(source, make, *example)
@@ -119,13 +133,14 @@ def train_dataset(
         dataset = _endless(source, seed, steps * batch_size, first, mine)
     dataset = parallel(dataset, load).batch(shard_batch, drop_remainder=True)
     if service is not None:
-        return finish(_loaded_by(service, dataset, tuple(branches)))
+        return finish(_loaded_by(service, dataset))
     total = max((epochs - first_epoch) * steps - first_step, 0) * part // shard_batch
     return finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
 
 
-def _loaded_by(service, dataset, keys):
+def _loaded_by(service, dataset):
     """The dataset as a tf.data service makes it, whose dicts have no ints as keys."""
+    keys = tuple(dataset.element_spec[0])
     dataset = dataset.map(lambda images, y: (tuple(images[key] for key in keys), y))
     mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
     dataset = dataset.apply(tf.data.experimental.service.distribute(mode, service))
@@ -214,27 +229,6 @@ def val_dataset(
     dataset = parallel(source.examples(), load).batch(batch_size)
     total = -(-source.num_examples // batch_size)
     return finish(dataset.apply(tf.data.experimental.assert_cardinality(total)))
-
-
-class DamagedImage(ValueError):
-    """An example that cannot be used, named: no image, or a label out of range."""
-
-
-@contextlib.contextmanager
-def damaged_images():
-    """Raises `DamagedImage` for an example that a dataset read within cannot use."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        sentence = decoding.failure(error)
-        if isinstance(
-            error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
-        ):
-            reason = error.message.split("\n")[0]
-            sentence = f"An image file cannot be read. Received: {reason}"
-        if sentence is None:
-            raise
-        raise DamagedImage(sentence) from error
 
 
 def _branches(resolutions, views):

@@ -39,6 +39,7 @@ class Source:
         pick: function (seed, epoch, position) -> (index, item, label) in a graph, the
             example at a position of `examples`; None where they come one after another.
         fingerprint: str that changes with the names and labels of the files.
+        scanned: whether each example was found to be good.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     at: collections.abc.Callable | None = None
     pick: collections.abc.Callable | None = None
     fingerprint: str = ""
+    scanned: bool = False
 
     def examples(self, seed=0, epoch=None, start=0):
         """The examples of one epoch, not loaded yet.
@@ -150,6 +152,7 @@ def _folder(directory, splits, scan, on_bad_image):
             skipped=split.skipped,
             at=at if scan == "off" else None,
             fingerprint=_fingerprint(directory, split),
+            scanned=scan == "on",
         )
 
     return {split: source(found[split]) for split in splits}

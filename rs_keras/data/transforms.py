@@ -103,7 +103,8 @@ def crop(image, window):
 
 def flip(image, mirrored):
     """Mirrors an image (H, W, 3) left to right where the scalar bool says so."""
-    return tf.where(mirrored, tf.reverse(image, [1]), image)
+    dims = tf.stack([False, mirrored, False])
+    return tf.raw_ops.Reverse(tensor=image, dims=dims)
 
 
 def squash(image, resolution):
@@ -120,6 +121,45 @@ def squash(image, resolution):
         Tensor (r, r, 3) uint8.
     """
     return _resize(image, (resolution, resolution), (0, 0), resolution)
+
+
+def squash_each(image, resolutions):
+    """`squash` to each of several resolutions, at less cost.
+
+    Args:
+        image: (H, W, 3) uint8, no side many times as long as the other.
+        resolutions: ints.
+
+    Returns:
+        List of tensors (r, r, 3) uint8.
+    """
+    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    turned, found = _turn(image), []
+    for r in resolutions:
+        x = _turn(_resize_rows(turned, r / width, 0.0, r))
+        x = _grey_levels(_resize_rows(x, r / height, 0.0, r))
+        found.append(tf.ensure_shape(x, (r, r, 3)))
+    return found
+
+
+def squash_chained(image, resolutions):
+    """`squash` to the first resolution, and to each other one from the one before it.
+
+    Steps of up to 1.5 are bilinear without antialiasing: half the time of the exact
+    kernel, and closer to what the image itself would give, because they blur less.
+
+    Arguments and return value as for `squash_each`; resolutions descending.
+    """
+    found = squash_each(image, resolutions[:1])
+    for above, r in zip(resolutions, resolutions[1:], strict=False):
+        if above > 1.5 * r:
+            found += squash_each(found[-1], (r,))
+            continue
+        x = tf.raw_ops.ResizeBilinear(
+            images=found[-1][None], size=[r, r], half_pixel_centers=True
+        )
+        found.append(_grey_levels(x[0]))
+    return found
 
 
 def validation(image, resolution):
@@ -167,14 +207,46 @@ def _resize(image, size, offsets, resolution):
     What tf.image.resize(antialias=True) and a crop would give, but without the pixels
     that would be cropped away: of a 1 x 2000 image these are half a million rows.
     """
-    scale = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+    size, offsets = tf.cast(size, tf.float32), tf.cast(offsets, tf.float32)
+    scale = size / tf.cast(tf.shape(image)[:2], tf.float32)
+
+    def tall():
+        x = _resize_rows(image, scale[0], offsets[0], resolution)
+        x = _resize_rows(_turn(x), scale[1], offsets[1], resolution)
+        return _turn(_grey_levels(x))
+
+    def wide():
+        x = _resize_rows(_turn(image), scale[1], offsets[1], resolution)
+        return _grey_levels(_resize_rows(_turn(x), scale[0], offsets[0], resolution))
+
+    # The longer side first: of an extreme image little is left in between.
+    return tf.cond(tf.shape(image)[0] > tf.shape(image)[1], tall, wide)
+
+
+def _resize_rows(x, scale, offset, resolution):
+    """Resizes the first axis alone: (n, m, 3) -> (r, m, 3) float32, antialiased.
+
+    One side after the other, because TensorFlow's kernel is fast on rows and slow on
+    columns: all five resolutions of a crop take half the time.
+    """
+    number, others = tf.unstack(tf.shape(x)[:2])
     pixels = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=[resolution, resolution],
-        scale=scale,
-        translation=-tf.cast(offsets, tf.float32),
+        # An image of one column, each of whose pixels is a row.
+        images=tf.reshape(x, (1, number, 1, 3 * others)),
+        size=[resolution, 1],
+        scale=tf.stack([scale, 1.0]),
+        translation=tf.stack([-offset, 0.0]),
         kernel_type="triangle",
         antialias=True,
-    )[0]
-    pixels = tf.clip_by_value(tf.round(pixels), 0, 255)
-    return tf.ensure_shape(tf.cast(pixels, tf.uint8), (resolution, resolution, 3))
+    )
+    return tf.reshape(pixels, (resolution, others, 3))
+
+
+def _turn(x):
+    """Rows become columns."""
+    return tf.transpose(x, (1, 0, 2))
+
+
+def _grey_levels(x):
+    # Means of grey levels: none is out of range.
+    return tf.cast(x + 0.5, tf.uint8)

@@ -6,6 +6,7 @@ differs between the backends, which may be installed without each other.
 """
 
 import contextlib
+import hashlib
 import os
 
 import numpy as np
@@ -99,6 +100,16 @@ class Devices:
     def agree(self, numbers):
         """The numbers of the first process, in every one. All processes call this."""
         return list(numbers)
+
+    def check_same(self, text):
+        """Raises ValueError unless all processes have this text: flags and images."""
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        mine = [int.from_bytes(digest[:5]), int.from_bytes(digest[5:10])]
+        if self.agree(mine) != mine:
+            raise ValueError(
+                "All processes need the same flags and the same images. Received: "
+                "others than those of the first one"
+            )
 
     def read(self, variables):
         """The values of variables, as arrays. All processes call this."""

@@ -30,9 +30,10 @@ class Writer:
         """A grid of one batch: a column for each image, a row for each branch.
 
         Args:
-            images: {key: (N, r, r, 3) uint8}.
+            images: {key: (N, r, r, 3)}, grey levels.
         """
-        grid = image_grid({key: np.asarray(v) for key, v in images.items()})
+        images = {key: np.asarray(v).astype(np.uint8) for key, v in images.items()}
+        grid = image_grid(images)
         with self._writer.as_default(step=0):
             tf.summary.image("what the network sees", grid[None])
         self._writer.flush()

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from rs_keras import resolutions as resolutions_lib
 from rs_keras.losses import distillation
 from rs_keras.training import optimizers
 from rs_keras.training import step
@@ -132,7 +133,8 @@ class MultiResolutionTrainer:
     def train_step(self, *args):
         """One optimizer step; args is (data) on TensorFlow, (state, data) on JAX."""
         *state, data = args
-        x, y, sample_weight = self._with_branches(data, "squash")
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = self.branches(x)
         if self.step_options == step.ORDINARY:
             return super().train_step(*state, (x, y, sample_weight))
         _check_targets(y, sample_weight)
@@ -141,7 +143,29 @@ class MultiResolutionTrainer:
 
     def test_step(self, *args):
         *state, data = args
-        return super().test_step(*state, self._with_branches(data, "crop"))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = self.branches(x, "crop")
+        return super().test_step(*state, (x, y, sample_weight))
+
+    def branches(self, x, fit="squash"):
+        """{branch key: images (N, r, r, 3)} of the images of a batch.
+
+        Args:
+            x: that already; or images (N, H, W, 3); or {"image": (N, r, r, 3) at the
+                largest resolution, "mirrored": (N, branches) bool}, from which the
+                other branches are made, mirrored where that says so.
+            fit: as of `branch_images`.
+        """
+        if not isinstance(x, dict):
+            return self.branch_images(x, fit)
+        if resolutions_lib.MIRRORED not in x:
+            return x
+        mirrored = x[resolutions_lib.MIRRORED][..., None, None, None]
+        images = self.branch_images(x[resolutions_lib.IMAGE], fit)
+        return {
+            key: ops.where(mirrored[:, n], ops.flip(images[key], axis=2), images[key])
+            for n, key in enumerate(self.keys)
+        }
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The objective on {key: logits (N, C)}; a scalar."""
@@ -212,12 +236,6 @@ class MultiResolutionTrainer:
                 f"Training and evaluation need every branch of {self.keys}. "
                 f"Received: keys={tuple(values)}"
             )
-
-    def _with_branches(self, data, fit):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if not isinstance(x, dict):
-            x = self.branch_images(x, fit)
-        return x, y, sample_weight
 
 
 def _check_targets(labels, sample_weight):

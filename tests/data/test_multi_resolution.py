@@ -103,6 +103,42 @@ def test_views_of_validation_are_equal(image):
         np.testing.assert_array_equal(view, transforms.validation(image, 32))
 
 
+def test_chained_images_are_made_of_each_other(image):
+    branches = {48: 48, 40: 40, 20: 20}
+    found = _train(image, branches, flip="shared", resize="chained")
+    exact = _train(image, branches, flip="shared")
+    np.testing.assert_array_equal(found[48], exact[48])
+    for above, below, antialias in ((48, 40, False), (40, 20, True)):
+        expected = tf.image.resize(
+            found[above], (below, below), antialias=antialias
+        ).numpy()
+        assert np.abs(found[below] - expected).max() <= 0.51
+        assert np.abs(found[below] - exact[below]).mean() < 2
+    views = list(_train(image, VIEWS, resize="chained").values())
+    assert all(_matches(views[0], view) for view in views)
+
+
+@pytest.mark.parametrize("flip", multi_resolution.FLIPS)
+def test_a_device_makes_the_other_images_of_the_largest(image, tiny, flip):
+    model = tiny((48, 32, 24), minimum_resolution=24)
+    for seed in range(5):
+        exact = _train(image, BRANCHES, (seed, 0), flip=flip)
+        found = _train(image, BRANCHES, (seed, 0), flip=flip, resize="device")
+        assert set(found) == {"image", "mirrored"}
+        batch = {key: value[None] for key, value in found.items()}
+        batch = {**batch, "mirrored": batch["mirrored"] != 0}
+        made = model.branches({**batch, "image": batch["image"].astype(np.uint8)})
+        assert tuple(made) == (48, 32, 24)
+        np.testing.assert_array_equal(made[48][0], exact[48])
+        for side in (32, 24):
+            other = exact[side][:, ::-1]
+            difference, mirrored = (
+                np.abs(np.asarray(made[side][0]) - x).mean()
+                for x in (exact[side], other)
+            )
+            assert difference < 2 < mirrored
+
+
 def _damaged(image, what):
     if what in ("", "not an image"):
         return what.encode()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rs_keras.data import damage
 from rs_keras.data import decoding
 from rs_keras.data import image_files
 from rs_keras.data import multi_resolution
@@ -155,17 +156,24 @@ def test_a_damaged_file_is_named_by_every_dataset(photos):
     broken = sources.open_source(f"folder:{photos}", "val")
     # It was good when it was looked at.
     damaged.write_bytes(b"not an image")
-    datasets = [
-        pipeline.train_dataset(broken, (24,), batch_size=2, epochs=1, seed=0),
-        pipeline.val_dataset(broken, (24,), batch_size=2),
-        image_files.files_dataset([damaged], 24, batch_size=2),
-    ]
-    for dataset in datasets:
-        with pytest.raises(pipeline.DamagedImage) as error, pipeline.damaged_images():
+    # That one was scanned: nothing in it expects an error.
+    train = pipeline.train_dataset(broken, (24,), batch_size=2, epochs=1, seed=0)
+    suspects = [str(photos / "val" / "a" / "1.jpg"), str(damaged)]
+    for dataset, found in (
+        (train, suspects),
+        (pipeline.val_dataset(broken, (24,), batch_size=2), ()),
+        (image_files.files_dataset([damaged], 24, batch_size=2), ()),
+    ):
+        with (
+            pytest.raises(damage.DamagedImage) as error,
+            damage.damaged_images(lambda found=found: found),
+        ):
             list(dataset)
         assert str(error.value) == (
             f"An image file is damaged or of an unknown format. Received: {damaged}"
         )
+    with pytest.raises(tf.errors.InvalidArgumentError), damage.damaged_images():
+        list(train)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +260,7 @@ def test_a_label_out_of_range_is_named():
 
     assert int(check(tf.constant(1, tf.int32))) == 1
     dataset = tf.data.Dataset.from_tensors(label).map(check)
-    with pytest.raises(pipeline.DamagedImage) as error, pipeline.damaged_images():
+    with pytest.raises(damage.DamagedImage) as error, damage.damaged_images():
         list(dataset)
     assert str(error.value) == (
         "Labels must be in [0, 2). Received: 7 for example 3 of train"
@@ -262,8 +270,8 @@ def test_a_label_out_of_range_is_named():
 def test_a_file_that_vanished_is_named(tmp_path):
     dataset = image_files.files_dataset([tmp_path / "gone.jpg"], 24, batch_size=1)
     with (
-        pytest.raises(pipeline.DamagedImage, match="cannot be read. Received: .*gone"),
-        pipeline.damaged_images(),
+        pytest.raises(damage.DamagedImage, match="cannot be read. Received: .*gone"),
+        damage.damaged_images(),
     ):
         list(dataset)
 

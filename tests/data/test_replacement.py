@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rs_keras.data import damage
 from rs_keras.data import multi_resolution
 from rs_keras.data import pipeline
 from rs_keras.data import sources
@@ -88,6 +89,6 @@ def test_validation_replaces_too(source):
 
 def test_where_no_image_is_good_the_first_is_named(photos):
     source = sources.open_source(f"folder:{photos}", "val", scan="off")
-    with pytest.raises(pipeline.DamagedImage) as error, pipeline.damaged_images():
+    with pytest.raises(damage.DamagedImage) as error, damage.damaged_images():
         list(pipeline.val_dataset(source, (16,), batch_size=2))
     assert str(error.value).endswith(f"Received: {photos}/val/b/1.png")

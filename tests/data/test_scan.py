@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rs_keras.data import damage
 from rs_keras.data import decoding
 from rs_keras.data import image_files
 from rs_keras.data import pipeline
@@ -274,7 +275,7 @@ def test_odd_names_are_read_and_listed(root, caplog):
         with open(path, "wb"):
             pass
     for path in (paths[0], paths[3]):
-        with pytest.raises(pipeline.DamagedImage), pipeline.damaged_images():
+        with pytest.raises(damage.DamagedImage), damage.damaged_images():
             list(image_files.files_dataset([os.fsdecode(path)], 8, batch_size=1))
 
 

@@ -55,6 +55,25 @@ def test_resized_crop_equals_the_reference_within_one_level(golden, resolution, 
 
 
 @MODES
+def test_resizing_to_several_resolutions_at_once_equals_each(golden, mode):
+    image, sides = golden["image"], (224, 192, 60)
+    found = [
+        _apply(mode, lambda x, n=n: transforms.squash_each(x, sides)[n], image)
+        for n in range(3)
+    ]
+    for side, actual in zip(sides, found, strict=True):
+        _assert_within_one_level(actual, transforms.squash(image, side).numpy())
+
+
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 2), (7, 5), (300, 900)])
+def test_one_side_after_the_other_equals_both_at_once(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    expected = tf.image.resize(image, (40, 40), antialias=True).numpy()
+    actual = transforms.squash(image, 40).numpy()
+    assert np.abs(actual - expected).max() <= 0.51
+
+
+@MODES
 def test_flip_equals_the_reference(golden, mode):
     image = golden["train_96"]
     actual = _apply(mode, lambda x: transforms.flip(x, True), image)

@@ -1,9 +1,5 @@
 """Steps on JAX, on one device and on two, are those of TensorFlow."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -64,16 +60,6 @@ np.savez(output, **found)
 """
 
 
-def start(output, *kinds, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(output), *kinds],
-        cwd=commands.ROOT,
-        env={**os.environ, "PYTHONPATH": str(commands.ROOT), **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """{backend: {"kind network name": value}}."""
@@ -83,8 +69,9 @@ def found(tmp_path_factory):
     flags = "--xla_backend_optimization_level=0"
     flags += " --xla_force_host_platform_device_count=2"
     processes = [
-        start(directory / "tensorflow.npz", "none"),
-        start(
+        commands.start(PROGRAM, directory / "tensorflow.npz", "none"),
+        commands.start(
+            PROGRAM,
             directory / "jax.npz",
             "none",
             "mirrored",

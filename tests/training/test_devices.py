@@ -1,10 +1,7 @@
 """Two devices, and two processes, do the step of one, or of two shards of its batch."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from tests import commands
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
 PROGRAM = """
-import sys
 import numpy as np, tensorflow as tf
 from rs_keras.training import cluster, devices as devices_lib
 output, kinds = sys.argv[1], sys.argv[2:]
@@ -111,29 +107,22 @@ def free_ports(count):
     return ports
 
 
-def start(output, *kinds, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(output), *kinds],
-        cwd=commands.ROOT,
-        env={**os.environ, "PYTHONPATH": str(commands.ROOT), **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What one, two and two times one devices make of the same batches."""
     directory = tmp_path_factory.mktemp("devices")
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = [start(directory / "one.npz", "none", "mirrored", "shards")]
+    processes = [
+        commands.start(PROGRAM, directory / "one.npz", "none", "mirrored", "shards")
+    ]
     for index in range(2):
         config = {
             "cluster": {"worker": hosts},
             "task": {"type": "worker", "index": index},
         }
         output = directory / "many.npz"
-        processes.append(start(output, "multi_worker", TF_CONFIG=json.dumps(config)))
+        environment = {"TF_CONFIG": json.dumps(config)}
+        processes.append(commands.start(PROGRAM, output, "multi_worker", **environment))
     errors = [process.communicate(timeout=300)[1] for process in processes]
     for process, text in zip(processes, errors, strict=True):
         assert process.returncode == 0, text[-3000:]
