@@ -4,12 +4,10 @@ Resolutions between the trained ones use interpolated batch normalization. With
 `--packed=model.lq` it is the packed network that is tested, on the data of the run.
 """
 
-import time
-
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
+from rs_keras import progress as progress_lib
 from rs_keras import workdir as workdir_lib
-from rs_keras.training import loop
 
 
 def main():
@@ -56,7 +54,8 @@ def main():
             preprocessing=workdir.flag("preprocessing", "rsnet"),
             largest=model.resolutions[0],
         )
-    progress = _Progress(-(-source.num_examples // values.batch_size))
+    batches = -(-source.num_examples // values.batch_size)
+    progress = progress_lib.Progress("evaluate", batches, "batches")
     with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
         found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
     sides, skipped = resolutions * views, (source.skipped,)
@@ -65,23 +64,6 @@ def main():
     if values.json:
         with config_lib.mistakes():
             workdir_lib.write_json(values.json, results)
-
-
-class _Progress:
-    """Says every few seconds how far an evaluation has come, and when it ends."""
-
-    def __init__(self, batches):
-        self._batches = batches
-        self._done = 0
-        self._start = self._last = time.perf_counter()
-
-    def step(self):
-        self._done += 1
-        now = time.perf_counter()
-        if now - self._last > 5:
-            self._last = now
-            remaining = (now - self._start) / self._done * (self._batches - self._done)
-            print(f"batch {self._done}/{self._batches}  ETA {loop.duration(remaining)}")
 
 
 def _some(names):

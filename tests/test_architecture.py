@@ -38,6 +38,7 @@ RANKS = {
     "rs_keras.flag_definitions": -1,
     "rs_keras.workdir": 1,
     "rs_keras.latency_budget": 1,
+    "rs_keras.progress": 0,
     "rs_keras.resolutions": 0,
     # Below all of it: quantization does not know what a resolution is.
     "quant.tfmot": -1,

@@ -8,11 +8,11 @@ scan that was interrupted goes on where it was.
 import concurrent.futures
 import functools
 import os
-import time
 
 import tensorflow as tf
 from absl import logging
 
+from rs_keras import progress as progress_lib
 from rs_keras.data import decoding
 from rs_keras.data import folder
 from rs_keras.data import headers
@@ -22,8 +22,8 @@ from rs_keras.data import scan_cache
 MAXIMUM_BYTES = 2**30
 # Each may hold an image of `decoding.MAXIMUM_PIXELS`.
 MAXIMUM_THREADS = 32
-# Seconds between lines of progress, and at least between savings of what was found.
-_PROGRESS, _SAVE = 5, 30
+# Seconds at least between savings of what was found.
+_SAVE = 30
 _CHUNK = 512
 # Names that say: I am an image, although not of a kind that is read.
 _CLAIMS = (*folder.EXTENSIONS, ".jpe", ".jfif", ".tif", ".tiff", ".avif", ".heic")
@@ -78,7 +78,7 @@ def judge(directory, paths, *, on_bad_image="skip"):
 def _verdicts(paths, cache):
     """(path, reason or None) of each path, in order; decodes in parallel."""
     workers = min(_cores(), MAXIMUM_THREADS)
-    progress = _Progress(len(paths))
+    progress = progress_lib.Progress("scan", len(paths), "files")
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
@@ -194,24 +194,3 @@ def _refuse_most(directory, paths, bad):
             f"{folder.printable(directory)}; {folder.printable(broken[0])}: "
             f"{bad[broken[0]]}"
         )
-
-
-class _Progress:
-    """Says every few seconds how far a scan has come, and when it ends."""
-
-    def __init__(self, files):
-        self._files = files
-        self._done = 0
-        self._start = self._last = time.perf_counter()
-
-    def step(self):
-        self._done += 1
-        now = time.perf_counter()
-        if now - self._last > _PROGRESS:
-            self._last = now
-            rate = self._done / (now - self._start)
-            minutes, seconds = divmod(round((self._files - self._done) / rate), 60)
-            print(
-                f"scan {self._done}/{self._files} files  {rate:.0f}/s  "
-                f"ETA {minutes}:{seconds:02}"
-            )

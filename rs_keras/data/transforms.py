@@ -6,12 +6,14 @@ every choice is a function of the seed that is handed in.
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from rs_keras import resolutions as resolutions_lib
 
 ASPECT = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
+_NOWHERE = (0.0, 0.0)
 
 
 def fold_seed(seed, *values):
@@ -133,12 +135,19 @@ def squash_each(image, resolutions):
     Returns:
         List of tensors (r, r, 3) uint8.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-    turned, found = _turn(image), []
-    for r in resolutions:
-        x = _turn(_resize_rows(turned, r / width, 0.0, r))
-        x = _grey_levels(_resize_rows(x, r / height, 0.0, r))
-        found.append(tf.ensure_shape(x, (r, r, 3)))
+    # Few operations: on small images their number is what takes the time.
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    scales = np.stack([resolutions, resolutions], axis=1) / sides  # (S, 2)
+    ones = np.ones(len(resolutions), np.float32)
+    down, across = (
+        tf.unstack(tf.stack([scales[:, axis], ones], axis=1)) for axis in (0, 1)
+    )
+    columns, found = _as_rows(_turn(image)), []
+    for n, r in enumerate(resolutions):
+        x = _resize_rows(columns, across[n], _NOWHERE, r)
+        x = _turn(tf.reshape(x, (r, -1, 3)))
+        x = _resize_rows(tf.reshape(x, (1, -1, 1, 3 * r)), down[n], _NOWHERE, r)
+        found.append(_grey_levels(tf.reshape(x, (r, r, 3))))
     return found
 
 
@@ -210,36 +219,47 @@ def _resize(image, size, offsets, resolution):
     size, offsets = tf.cast(size, tf.float32), tf.cast(offsets, tf.float32)
     scale = size / tf.cast(tf.shape(image)[:2], tf.float32)
 
+    def rows(x, axis):
+        along = tf.stack([scale[axis], 1.0]), tf.stack([-offsets[axis], 0.0])
+        return tf.reshape(
+            _resize_rows(_as_rows(x), *along, resolution), (resolution, -1, 3)
+        )
+
     def tall():
-        x = _resize_rows(image, scale[0], offsets[0], resolution)
-        x = _resize_rows(_turn(x), scale[1], offsets[1], resolution)
-        return _turn(_grey_levels(x))
+        return _turn(_grey_levels(rows(_turn(rows(image, 0)), 1)))
 
     def wide():
-        x = _resize_rows(_turn(image), scale[1], offsets[1], resolution)
-        return _grey_levels(_resize_rows(_turn(x), scale[0], offsets[0], resolution))
+        return _grey_levels(rows(_turn(rows(_turn(image), 1)), 0))
 
     # The longer side first: of an extreme image little is left in between.
-    return tf.cond(tf.shape(image)[0] > tf.shape(image)[1], tall, wide)
+    pixels = tf.cond(tf.shape(image)[0] > tf.shape(image)[1], tall, wide)
+    return tf.ensure_shape(pixels, (resolution, resolution, 3))
 
 
-def _resize_rows(x, scale, offset, resolution):
-    """Resizes the first axis alone: (n, m, 3) -> (r, m, 3) float32, antialiased.
+def _resize_rows(rows, scale, translation, resolution):
+    """Resizes the first of two axes, antialiased: (1, n, 1, m) -> (1, r, 1, m) float32.
 
     One side after the other, because TensorFlow's kernel is fast on rows and slow on
     columns: all five resolutions of a crop take half the time.
+
+    Args:
+        rows: an image of one column, each of whose pixels is a row of numbers.
+        scale, translation: (2,) float32, of which the second numbers change nothing.
+        resolution: r, int.
     """
-    number, others = tf.unstack(tf.shape(x)[:2])
-    pixels = tf.raw_ops.ScaleAndTranslate(
-        # An image of one column, each of whose pixels is a row.
-        images=tf.reshape(x, (1, number, 1, 3 * others)),
+    return tf.raw_ops.ScaleAndTranslate(
+        images=rows,
         size=[resolution, 1],
-        scale=tf.stack([scale, 1.0]),
-        translation=tf.stack([-offset, 0.0]),
+        scale=scale,
+        translation=translation,
         kernel_type="triangle",
         antialias=True,
     )
-    return tf.reshape(pixels, (resolution, others, 3))
+
+
+def _as_rows(x):
+    """(n, m, 3) -> (1, n, 1, 3 m)."""
+    return tf.reshape(x, tf.stack([1, tf.shape(x)[0], 1, -1]))
 
 
 def _turn(x):

@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 
+from rs_keras import progress
+
 # Seconds between two lines of progress.
 _REPORT_EVERY = 15.0
 
@@ -46,7 +48,7 @@ def train(
         report: function of one line of progress.
     """
     first_epoch, first_step = start
-    progress = _Progress(steps, epochs, report)
+    lines = _Progress(steps, epochs, report)
     for epoch in range(first_epoch, epochs):
         if first_step == 0:
             model.reset_metrics()
@@ -56,7 +58,7 @@ def train(
             batch = next(batches)
             waited += time.perf_counter() - before
             logs, wished = step(batch, wish())
-            progress.step(epoch, number, logs, waited / (time.perf_counter() - begin))
+            lines.step(epoch, number, logs, waited / (time.perf_counter() - begin))
             on_step(epoch, number + 1, logs, wished)
         images, first_step = (steps - first_step) * batch_size, 0
         # Not `logs`: there are none where only the validation was still to come.
@@ -92,7 +94,7 @@ class _Progress:
             return
         self._last = now
         pace = (now - self._start) / max(done - self._first, 1)
-        remaining = pace * (self._epochs * self._steps - done)
+        end = progress.duration(pace * (self._epochs * self._steps - done))
         top1 = "  ".join(
             f"{name} {float(np.asarray(value)):.3f}"
             for name, value in logs.items()
@@ -101,12 +103,5 @@ class _Progress:
         self._report(
             f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._steps}  "
             f"loss {float(np.asarray(logs['loss'])):.3f}  {top1}  "
-            f"{pace:.2f} s/step  data wait {waited:.0%}  ETA {duration(remaining)}"
+            f"{pace:.2f} s/step  data wait {waited:.0%}  ETA {end}"
         )
-
-
-def duration(seconds):
-    """Seconds as "1:02:03" or "2:03"."""
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rs_keras import progress
 from rs_keras.data import damage
 from rs_keras.data import decoding
 from rs_keras.data import image_files
@@ -177,7 +178,7 @@ def test_a_scan_that_was_interrupted_goes_on_where_it_was(root, examined, monkey
 
 def test_progress_is_shown_with_an_end_in_sight(root, monkeypatch, capsys):
     monkeypatch.setattr(scan, "_CHUNK", 5)
-    monkeypatch.setattr(scan, "_PROGRESS", -1)
+    monkeypatch.setattr(progress, "EVERY", -1)
     judge(root)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [f"{i}/12" for i in range(1, 13)]

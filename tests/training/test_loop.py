@@ -74,13 +74,6 @@ def test_an_epoch_goes_on_with_the_metrics_of_its_first_steps(step, steps, reset
     assert (ends, model.resets) == ([1, 2], resets)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3725, "1:02:05")]
-)
-def test_durations_read_like_a_clock(seconds, text):
-    assert loop.duration(seconds) == text
-
-
 def test_grid_repeats_pixels_and_keeps_rows_in_order():
     large = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     small = np.full((2, 2, 2, 3), 7, np.uint8)
