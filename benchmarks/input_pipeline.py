@@ -46,6 +46,7 @@ def main():
             f"resize={mode}": timed_graph(paths, images_of(mode))
             for mode in multi_resolution.RESIZES
         },
+        "validation": timed_graph(paths, validation_images),
         "pillow": timed_pillow(paths),
     }
     best = {}
@@ -140,6 +141,12 @@ def images_of(mode):
         return multi_resolution.train_images(data, None, branches, seed, resize=mode)
 
     return make
+
+
+def validation_images(path, seed):
+    branches = {side: side for side in RESOLUTIONS}
+    data = tf.io.read_file(path)
+    return multi_resolution.validation_images(data, path, branches)
 
 
 def crop_of(path, seed):

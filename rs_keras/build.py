@@ -135,6 +135,16 @@ def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
     )
 
 
+def next_files(config, source, position):
+    """The files of the next step, where errors of the data do not name them."""
+    if not source.scanned or config.data_service:
+        return []
+    epoch, step = position
+    return pipeline.images_of_step(
+        source, batch_size=config.batch_size, seed=config.seed, epoch=epoch, step=step
+    )
+
+
 def results(model, found, keys, sides, skipped=()):
     """What results.json holds.
 

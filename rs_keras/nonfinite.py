@@ -1,5 +1,6 @@
 """What is said of a step whose loss or gradients are not finite."""
 
+from rs_keras.data import folder
 from rs_keras.data import pipeline
 
 # Images named on the screen; the file has all.
@@ -10,13 +11,14 @@ def images(config, source, epoch, step):
     """The names of the images of a step; `epoch` from 0, `step` in it from 1."""
     if config.data_service is not None:
         return ["not known, since a tf.data service has loaded them"]
-    return pipeline.images_of_step(
+    found = pipeline.images_of_step(
         source,
         batch_size=config.batch_size,
         seed=config.seed,
         epoch=epoch,
         step=step - 1,
     )
+    return [folder.printable(name) for name in found]
 
 
 def named(images, path):

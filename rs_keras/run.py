@@ -83,12 +83,14 @@ class Run:
         """Trains until the last epoch is done, or somebody wants to stop."""
         if self.position.epoch == self.config.epochs:
             return
-        damaged = damage.damaged_images(self._next_images)
+        damaged = damage.damaged_images(
+            lambda: build.next_files(self.config, self.source, self.position)
+        )
         with config_lib.mistakes(damage.DamagedImage), damaged:
             if self.writes:
                 self.board = tensorboard.Writer(self.workdir.tensorboard)
                 if self.position == (0, 0):
-                    images, _ = next(iter(self._batches()))
+                    images, _ = next(self._batches().as_numpy_iterator())
                     self.board.images(self.model.branches(images))
             batches = self.devices.batches(self._batches, self.config.batch_size)
             self.batches = iter(batches)  # kept: of several processes it has to stay
@@ -238,10 +240,6 @@ class Run:
             self._save()
         if wished:
             self.stop.stop()
-
-    def _next_images(self):
-        epoch, step = self.position
-        return nonfinite.images(self.config, self.source, epoch, step + 1)
 
     def _not_finite(self):
         """What follows a step whose loss or gradients were not finite."""

@@ -53,19 +53,17 @@ def main():
 
 def _train(config, workdir, stop, task):
     # Here and not on top, so that a wrong flag is answered at once.
+    from rs_keras import run as run_lib
     from rs_keras.training import devices as devices_lib
     from rs_keras.training import devices_tensorflow
 
     try:
         with config_lib.mistakes():
-            devices_lib.start(config.threads, config.distribute)
+            devices_lib.start(config.threads)
             if task.workers > 1:
                 stop.default()
             devices = devices_lib.devices(config.distribute, task)
             stop.listen()  # TensorFlow has taken SIGTERM for several processes
-            # Now: Keras would have started TensorFlow without other processes.
-            from rs_keras import run as run_lib
-
             run = run_lib.Run(config, workdir, stop, devices)
         run.train()
         run.finish()

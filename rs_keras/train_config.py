@@ -19,6 +19,8 @@ _MAY_CHANGE = (
     "scan",
     "threads",
 )
+# What runs did before there were these flags.
+_BEFORE = {"resize": "exact"}
 # Flags of one start, not of the run.
 _NOT_OF_THE_RUN = ("workdir", "resume")
 
@@ -136,7 +138,7 @@ class TrainConfig:
             )
         if self.jit and self.distribute != "none":
             raise ValueError(
-                "--jit is for one device: XLA does not compile over several. "
+                "--jit is for one device: on TensorFlow XLA compiles over no more. "
                 f"Received: --jit --distribute={self.distribute}"
             )
         if self.batch_size % self.accumulate:
@@ -213,7 +215,8 @@ class TrainConfig:
         return [x for name, x in self._compared(flagfile) if name in _MAY_CHANGE]
 
     def _compared(self, flagfile):
-        theirs, ours = flag_values(flagfile), flag_values(self.flagfile())
+        theirs = _BEFORE | flag_values(flagfile)
+        ours = flag_values(self.flagfile())
         return [
             (
                 name,

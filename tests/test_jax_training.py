@@ -20,6 +20,7 @@ EVERYTHING = (
     "--activation_memory=one_resolution",
     "--distribute=mirrored",
     "--synchronized_bn",
+    "--resize=device",
 )
 
 JAX = {

@@ -17,17 +17,19 @@ def damaged_images(suspects=lambda: ()):
 
     Args:
         suspects: function of no arguments: paths of files, one of which it is where
-            the error does not name it.
+            the error does not name it. They are decoded to see.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        sentence = decoding.failure(error) or decoding.failure_among(suspects())
+        sentence = decoding.failure(error)
         if isinstance(
             error, (tf.errors.NotFoundError, tf.errors.PermissionDeniedError)
         ):
             reason = error.message.split("\n")[0]
             sentence = f"An image file cannot be read. Received: {reason}"
+        elif sentence is None and isinstance(error, tf.errors.InvalidArgumentError):
+            sentence = decoding.failure_among(suspects())
         if sentence is None:
             raise
         raise DamagedImage(sentence) from error

@@ -1,5 +1,6 @@
 """From the bytes of an image file to pixels, or to an error that names the file."""
 
+import os
 import re
 import sys
 
@@ -243,7 +244,9 @@ def failure_among(paths):
     """The sentence about the first of some files that cannot be decoded, or None."""
     for path in paths:
         try:
-            decode(tf.io.read_file(path))
+            decode(tf.io.read_file(os.fsencode(path)))
         except tf.errors.InvalidArgumentError:
-            return _SENTENCE + path
+            return _sentence(os.fsencode(path)).numpy().decode()
+        except tf.errors.OpError:  # not there, say: another error, which has its own
+            continue
     return None

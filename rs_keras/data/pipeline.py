@@ -1,6 +1,7 @@
 """Batches for training, validation and prediction."""
 
 import functools
+import os
 
 import tensorflow as tf
 
@@ -72,7 +73,8 @@ def train_dataset(
     Raises:
         ValueError: an argument breaks these rules.
         tf.errors.InvalidArgumentError: while it is read, for a damaged file; within
-            `damage.damaged_images` it becomes a sentence that names the file.
+            `damage.damaged_images` it becomes a sentence that names the file, which
+            has to be among the suspects there if the source was scanned.
     """
     branches = _branches(resolutions, views)
     multi_resolution.check_mode("crops", crops, multi_resolution.CROPS)
@@ -119,9 +121,10 @@ def train_dataset(
         def make(index, item, label):
             image, name = source.load(index, item)
             key = transforms.fold_seed(seed, epoch, index)
-            # Only an error that nobody expects needs a name.
-            expected = source.at is None and not source.scanned
-            images = make_images(image, name if expected else None, branches, key)
+            # To put a name into an error costs as much as half of the decoding: not
+            # where images are known to be good, or another one takes their place.
+            named = source.at is None and not source.scanned
+            images = make_images(image, name if named else None, branches, key)
             return images, decoding.checked_label(label, source.class_names, name)
 
         return _or_next(source, make, *example)
@@ -181,7 +184,7 @@ def images_of_step(source, *, batch_size, seed, epoch, step):
         unnamed = tf.strings.format(f"image {{}} of {source.name}", index)
         return tf.where(found == "", unnamed, found)
 
-    return [x.decode(errors="replace") for x in examples.map(name).as_numpy_iterator()]
+    return [os.fsdecode(x) for x in examples.map(name).as_numpy_iterator()]
 
 
 def steps_per_epoch(source, batch_size):

@@ -142,12 +142,13 @@ def squash_each(image, resolutions):
     down, across = (
         tf.unstack(tf.stack([scales[:, axis], ones], axis=1)) for axis in (0, 1)
     )
-    columns, found = _as_rows(_turn(image)), []
+    rows, found = _as_rows(image), []
     for n, r in enumerate(resolutions):
-        x = _resize_rows(columns, across[n], _NOWHERE, r)
-        x = _turn(tf.reshape(x, (r, -1, 3)))
-        x = _resize_rows(tf.reshape(x, (1, -1, 1, 3 * r)), down[n], _NOWHERE, r)
-        found.append(_grey_levels(tf.reshape(x, (r, r, 3))))
+        # The smaller image is turned: to turn the crop costs more than it saves.
+        x = _turn(tf.reshape(_resize_rows(rows, down[n], _NOWHERE, r), (r, -1, 3)))
+        x = tf.reshape(x, (1, -1, 1, 3 * r))
+        x = _grey_levels(_resize_rows(x, across[n], _NOWHERE, r))
+        found.append(_turn(tf.reshape(x, (r, r, 3))))
     return found
 
 
@@ -231,8 +232,9 @@ def _resize(image, size, offsets, resolution):
     def wide():
         return _grey_levels(rows(_turn(rows(_turn(image), 1)), 0))
 
-    # The longer side first: of an extreme image little is left in between.
-    pixels = tf.cond(tf.shape(image)[0] > tf.shape(image)[1], tall, wide)
+    # Of an extreme image the longer side first, so that little is left in between.
+    extreme = tf.shape(image)[1] > 8 * tf.shape(image)[0]
+    pixels = tf.cond(extreme, wide, tall)
     return tf.ensure_shape(pixels, (resolution, resolution, 3))
 
 

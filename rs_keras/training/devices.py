@@ -9,24 +9,24 @@ import contextlib
 import hashlib
 import os
 
+import keras
 import numpy as np
 
 
-def start(threads, distribute="none"):
+def start(threads):
     """Prepares TensorFlow, which loads the images on every backend.
 
     To be called before its first use.
 
     Args:
         threads: limits it, and on CPUs JAX, to this many threads; 0: all.
-        distribute: as of `devices`.
     """
     import tensorflow as tf
 
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-    if _backend(distribute) == "jax":
+    if keras.backend.backend() == "jax":
         # It would take all memory of the GPUs that JAX trains on.
         tf.config.set_visible_devices([], "GPU")
         if threads:
@@ -41,7 +41,7 @@ def devices(distribute, task):
             machine); "multi_worker" (several processes; TensorFlow).
         task: `cluster.Task` of this process.
     """
-    if _backend(distribute) == "jax":
+    if keras.backend.backend() == "jax":
         from rs_keras.training import devices_jax
 
         return devices_jax.JaxDevices(distribute, task)
@@ -108,7 +108,7 @@ class Devices:
         if self.agree(mine) != mine:
             raise ValueError(
                 "All processes need the same flags and the same images. Received: "
-                "others than those of the first one"
+                f"others than the first process, in process {self.task.worker}"
             )
 
     def read(self, variables):
@@ -121,12 +121,3 @@ class Devices:
         variables = (*other.variables, *other.optimizer.variables)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-
-
-def _backend(distribute):
-    if distribute == "multi_worker" and not os.environ.get("KERAS_BACKEND"):
-        # Keras would start TensorFlow without the other processes.
-        return "tensorflow"
-    import keras
-
-    return keras.backend.backend()

@@ -23,7 +23,7 @@ LOST = (
 
 
 class TensorFlowDevices(devices.Devices):
-    """`Devices` of a `tf.distribute` strategy. To be made before Keras is imported.
+    """`Devices` of a `tf.distribute` strategy, to be made before the first operation.
 
     Args:
         distribute: "none", "mirrored" (the GPUs of this machine, or else its logical

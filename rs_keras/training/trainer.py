@@ -101,10 +101,15 @@ class MultiResolutionTrainer:
         if config:
             config["loss"] = keras.saving.serialize_keras_object(self.loss)
             config |= dataclasses.asdict(self.step_options)
+            # JAX compiles every step, which says nothing of what TensorFlow shall do.
+            if keras.backend.backend() == "jax" and config.get("jit_compile") is True:
+                config["jit_compile"] = False
         return config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
+        if keras.backend.backend() == "jax" and config.get("jit_compile") is False:
+            config["jit_compile"] = True
         self.compile(**{k: v for k, v in config.items() if v is not None})
 
     @property
@@ -154,18 +159,29 @@ class MultiResolutionTrainer:
             x: that already; or images (N, H, W, 3); or {"image": (N, r, r, 3) at the
                 largest resolution, "mirrored": (N, branches) bool}, from which the
                 other branches are made, mirrored where that says so.
-            fit: as of `branch_images`.
+            fit: as of `branch_images`, for plain images.
+
+        Raises:
+            ValueError: the images are not of the network's largest resolution.
         """
         if not isinstance(x, dict):
             return self.branch_images(x, fit)
         if resolutions_lib.MIRRORED not in x:
             return x
-        mirrored = x[resolutions_lib.MIRRORED][..., None, None, None]
-        images = self.branch_images(x[resolutions_lib.IMAGE], fit)
-        return {
-            key: ops.where(mirrored[:, n], ops.flip(images[key], axis=2), images[key])
-            for n, key in enumerate(self.keys)
-        }
+        images, mirrored = x[resolutions_lib.IMAGE], x[resolutions_lib.MIRRORED]
+        sides, count = (max(self.resolutions),) * 2, len(self.keys)
+        if (tuple(images.shape[1:3]), mirrored.shape[1]) != (sides, count):
+            raise ValueError(
+                f"Images must have the shape (N, {sides[0]}, {sides[0]}, 3), with "
+                f"{count} branches. Received: {tuple(images.shape)}, "
+                f"{mirrored.shape[1]} branches"
+            )
+        first, *others = self.keys  # the image itself
+        found = self.branch_images(images, "squash")
+        for n, key in enumerate(self.keys[1:], 1):
+            turned = ops.flip(found[key], axis=2)
+            found[key] = ops.where(mirrored[:, n, None, None, None], turned, found[key])
+        return found
 
     def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
         """The objective on {key: logits (N, C)}; a scalar."""

@@ -137,6 +137,12 @@ def test_a_device_makes_the_other_images_of_the_largest(image, tiny, flip):
                 for x in (exact[side], other)
             )
             assert difference < 2 < mirrored
+        evaluated = model.branches({**batch, "image": made[48]}, "crop")
+        np.testing.assert_array_equal(evaluated[24], made[24])
+    with pytest.raises(
+        ValueError, match=r"\(N, 48, 48, 3\), with 3 branches. Received"
+    ):
+        model.branches({**batch, "image": made[32]})
 
 
 def _damaged(image, what):

@@ -174,6 +174,16 @@ def test_a_damaged_file_is_named_by_every_dataset(photos):
         )
     with pytest.raises(tf.errors.InvalidArgumentError), damage.damaged_images():
         list(train)
+    damaged.unlink()
+    suspects.insert(0, str(photos / "no.jpg"))
+    with (
+        pytest.raises(damage.DamagedImage, match="cannot be read. Received: .*1.jpg"),
+        damage.damaged_images(lambda: suspects),
+    ):
+        list(train)
+    for lost in (tf.errors.UnavailableError, tf.errors.InvalidArgumentError):
+        with pytest.raises(lost), damage.damaged_images(lambda: suspects):
+            raise lost(None, None, "another process")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests import commands
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
 PROGRAM = """
+import sys
 import numpy as np, tensorflow as tf
 from rs_keras.training import cluster, devices as devices_lib
 output, kinds = sys.argv[1], sys.argv[2:]
