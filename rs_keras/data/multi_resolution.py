@@ -108,6 +108,7 @@ def validation_images(image, name, branches):
     Arguments and return value as for `train_images`.
     """
     whole = decoding.attempt(decoding.decode, image, name)
-    distinct = set(branches.values())
-    images = {r: transforms.validation(whole, r) for r in distinct}
+    distinct = tuple(dict.fromkeys(branches.values()))
+    found = transforms.validation_each(whole, distinct)
+    images = dict(zip(distinct, found, strict=True))
     return {key: images[r] for key, r in branches.items()}

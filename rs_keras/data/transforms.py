@@ -13,7 +13,8 @@ from rs_keras import resolutions as resolutions_lib
 
 ASPECT = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
-_NOWHERE = (0.0, 0.0)
+# Pixels up to which turning an image costs little.
+_SMALL = 400_000
 
 
 def fold_seed(seed, *values):
@@ -122,34 +123,21 @@ def squash(image, resolution):
     Returns:
         Tensor (r, r, 3) uint8.
     """
-    return _resize(image, (resolution, resolution), (0, 0), resolution)
+    return squash_each(image, (resolution,))[0]
 
 
 def squash_each(image, resolutions):
     """`squash` to each of several resolutions, at less cost.
 
     Args:
-        image: (H, W, 3) uint8, no side many times as long as the other.
+        image: (H, W, 3) uint8.
         resolutions: ints.
 
     Returns:
         List of tensors (r, r, 3) uint8.
     """
-    # Few operations: on small images their number is what takes the time.
-    sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    scales = np.stack([resolutions, resolutions], axis=1) / sides  # (S, 2)
-    ones = np.ones(len(resolutions), np.float32)
-    down, across = (
-        tf.unstack(tf.stack([scales[:, axis], ones], axis=1)) for axis in (0, 1)
-    )
-    rows, found = _as_rows(image), []
-    for n, r in enumerate(resolutions):
-        # The smaller image is turned: to turn the crop costs more than it saves.
-        x = _turn(tf.reshape(_resize_rows(rows, down[n], _NOWHERE, r), (r, -1, 3)))
-        x = tf.reshape(x, (1, -1, 1, 3 * r))
-        x = _grey_levels(_resize_rows(x, across[n], _NOWHERE, r))
-        found.append(_turn(tf.reshape(x, (r, r, 3))))
-    return found
+    size = np.stack([resolutions, resolutions], axis=1)  # (S, 2)
+    return _resize_each(image, size, np.zeros_like(size), resolutions)
 
 
 def squash_chained(image, resolutions):
@@ -168,7 +156,7 @@ def squash_chained(image, resolutions):
         x = tf.raw_ops.ResizeBilinear(
             images=found[-1][None], size=[r, r], half_pixel_centers=True
         )
-        found.append(_grey_levels(x[0]))
+        found.append(tf.cast(x[0] + 0.5, tf.uint8))
     return found
 
 
@@ -185,15 +173,24 @@ def validation(image, resolution):
     Returns:
         Tensor (r, r, 3) uint8.
     """
+    return validation_each(image, (resolution,))[0]
 
-    def centre():
-        size = validation_size(*tf.unstack(tf.shape(image)[:2]), resolution)
-        offsets = [centre_offset(side, resolution) for side in size]
-        return _resize(image, size, offsets, resolution)
 
-    native = tf.reduce_all(tf.shape(image)[:2] == resolution)
-    pixels = tf.cond(native, lambda: image, centre)
-    return tf.ensure_shape(pixels, (resolution, resolution, 3))
+def validation_each(image, resolutions):
+    """`validation` to each of several resolutions, at less cost: a list."""
+    shape = tf.shape(image)[:2]
+    sizes = [validation_size(*tf.unstack(shape), r) for r in resolutions]
+    offsets = [
+        [centre_offset(side, r) for side in size]
+        for size, r in zip(sizes, resolutions, strict=True)
+    ]
+    found = []
+    resized = _resize_each(image, sizes, offsets, resolutions)
+    for r, pixels in zip(resolutions, resized, strict=True):
+        native = tf.reduce_all(shape == r)
+        pixels = tf.cond(native, lambda: image, lambda pixels=pixels: pixels)
+        found.append(tf.ensure_shape(pixels, (r, r, 3)))
+    return found
 
 
 def validation_size(height, width, resolution):
@@ -211,38 +208,47 @@ def centre_offset(size, resolution):
     return tf.cast(tf.round(tf.cast(size - resolution, tf.float64) / 2), tf.int32)
 
 
-def _resize(image, size, offsets, resolution):
-    """The r x r pixels from `offsets` on of the image resized to `size`.
+def _resize_each(image, sizes, offsets, resolutions):
+    """The r x r pixels from offsets (S, 2) on of the image resized to sizes (S, 2).
 
     What tf.image.resize(antialias=True) and a crop would give, but without the pixels
     that would be cropped away: of a 1 x 2000 image these are half a million rows.
+
+    One side after the other, because TensorFlow's kernel is fast on rows and slow on
+    columns: the five resolutions of a crop take half the time.
     """
-    size, offsets = tf.cast(size, tf.float32), tf.cast(offsets, tf.float32)
-    scale = size / tf.cast(tf.shape(image)[:2], tf.float32)
-
-    def rows(x, axis):
-        along = tf.stack([scale[axis], 1.0]), tf.stack([-offsets[axis], 0.0])
-        return tf.reshape(
-            _resize_rows(_as_rows(x), *along, resolution), (resolution, -1, 3)
+    # Few operations: on small images their number is what takes the time.
+    scale = tf.cast(sizes, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+    translation = -tf.cast(offsets, tf.float32)
+    along = [  # by axis: scale and translation of each, along that axis alone
+        (
+            tf.unstack(tf.stack([scale[:, axis], tf.ones_like(scale[:, axis])], 1)),
+            tf.unstack(tf.stack([translation[:, axis], 0 * translation[:, axis]], 1)),
         )
+        for axis in (0, 1)
+    ]
 
-    def tall():
-        return _turn(_grey_levels(rows(_turn(rows(image, 0)), 1)))
+    def beginning_with(axis):
+        first, second = along[axis], along[1 - axis]
+        rows, found = _as_rows(_turn(image) if axis else image), []
+        for n, r in enumerate(resolutions):
+            x = _resize_rows(rows, first[0][n], first[1][n], r)
+            x = tf.reshape(_turn(tf.reshape(x, (r, -1, 3))), (1, -1, 1, 3 * r))
+            x = _resize_rows(x, second[0][n], second[1][n], r)
+            # Means of grey levels: none is out of range.
+            x = tf.reshape(tf.cast(x + 0.5, tf.uint8), (r, r, 3))
+            found.append(x if axis else _turn(x))
+        return found
 
-    def wide():
-        return _grey_levels(rows(_turn(rows(_turn(image), 1)), 0))
-
-    # Of an extreme image the longer side first, so that little is left in between.
-    extreme = tf.shape(image)[1] > 8 * tf.shape(image)[0]
-    pixels = tf.cond(extreme, wide, tall)
-    return tf.ensure_shape(pixels, (resolution, resolution, 3))
+    # To turn a small image saves turning every result, to turn a large one costs more.
+    # Of an extreme one the longer side comes first, so that little is left in between.
+    height, width = tf.unstack(tf.shape(image)[:2])
+    turned = tf.where(height * width <= _SMALL, height <= 8 * width, width > 8 * height)
+    return tf.cond(turned, lambda: beginning_with(1), lambda: beginning_with(0))
 
 
 def _resize_rows(rows, scale, translation, resolution):
     """Resizes the first of two axes, antialiased: (1, n, 1, m) -> (1, r, 1, m) float32.
-
-    One side after the other, because TensorFlow's kernel is fast on rows and slow on
-    columns: all five resolutions of a crop take half the time.
 
     Args:
         rows: an image of one column, each of whose pixels is a row of numbers.
@@ -267,8 +273,3 @@ def _as_rows(x):
 def _turn(x):
     """Rows become columns."""
     return tf.transpose(x, (1, 0, 2))
-
-
-def _grey_levels(x):
-    # Means of grey levels: none is out of range.
-    return tf.cast(x + 0.5, tf.uint8)
