@@ -258,3 +258,11 @@ def test_flags_of_another_run_and_flags_that_may_change_are_told_apart():
     text = first.flagfile()
     assert second.differences(text) == ["--seed is 0 there, 1 here"]
     assert second.changes(text) == ["--epochs is 120 there, 7 here"]
+
+
+def test_a_run_from_before_a_flag_did_what_the_flag_has_for_it():
+    config = parsed("--dataset=shapes", "--workdir=w")
+    older = config.flagfile().replace("--resize=exact\n", "")
+    assert older != config.flagfile() and config.differences(older) == []
+    other = parsed("--dataset=shapes", "--workdir=w", "--resize=device")
+    assert other.differences(older) == ["--resize is exact there, device here"]

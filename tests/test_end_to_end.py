@@ -100,15 +100,14 @@ def test_views_of_one_resolution_are_trained_and_reported_apart(photos, tmp_path
     assert json.loads(out.read_text()) == results
 
 
-@pytest.mark.parametrize("resize", ["chained", "device"])
-def test_cheaper_images_train_as_well(photos, tmp_path, resize):
+def test_images_that_the_step_makes_train_as_well(photos, tmp_path):
     commands.succeeds(
         "rs_keras.train",
         *commands.TINY,
         f"--dataset=folder:{photos}",
         f"--workdir={tmp_path}",
         "--epochs=5",
-        f"--resize={resize}",
+        "--resize=device",
         "--accumulate=2",
         "--activation_memory=one_resolution",
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from tests import test_resume
 
 pytest.importorskip("jax", reason="the other backend is needed")
 
+# The step, too, is another one: it makes the images.
+RUN = ("--resize=device",)
 # What a run may ask for, together: low bits, half precision, parts, two devices.
 EVERYTHING = (
     "--weight_bits=2",
@@ -20,7 +23,7 @@ EVERYTHING = (
     "--activation_memory=one_resolution",
     "--distribute=mirrored",
     "--synchronized_bn",
-    "--resize=device",
+    *RUN,
 )
 
 JAX = {
@@ -55,21 +58,24 @@ def lines(workdir):
 def whole(photos, tmp_path_factory):
     """A workdir trained on JAX in one go."""
     workdir = tmp_path_factory.mktemp("jax") / "whole"
-    found = train(photos, workdir)
+    found = train(photos, workdir, *RUN)
     assert "ETA" in found and "ensemble" in found
     return workdir
 
 
 def test_a_run_that_is_killed_ends_bit_for_bit_alike(whole, photos, tmp_path):
     workdir = tmp_path / "killed"
-    command = test_resume.command(photos, workdir, "--epochs=2")
+    command = test_resume.command(photos, workdir, "--epochs=2", *RUN)
     while not test_resume.killed_within_a_write(command, workdir, skip=1):
         assert not (workdir / "results.json").exists(), "it was never hit"
-    assert "Going on after " in train(photos, workdir)
+    assert "Going on after " in train(photos, workdir, *RUN)
     test_resume.assert_same_end(whole, workdir)
 
 
 def test_tensorflow_evaluates_and_exports_what_jax_has_trained(whole, tmp_path):
+    with zipfile.ZipFile(whole / "model.keras") as file:
+        config = json.loads(file.read("config.json"))
+    assert config["compile_config"]["jit_compile"] is False  # for TensorFlow
     expected = json.loads((whole / "results.json").read_text())
     workdir, found = f"--workdir={whole}", tmp_path / "found.json"
     commands.succeeds("rs_keras.evaluate", workdir, f"--json={found}")

@@ -103,6 +103,7 @@ def test_three_steps_on_jax_are_those_of_tensorflow(found, kind, network):
         assert error < max(TOLERANCE[network], 1e-6 * name.startswith("log ")), name
 
 
+@pytest.mark.slow
 def test_three_steps_on_jax_are_the_official_ones(fresh_python):
     pytest.importorskip("jax", reason="the other backend is needed")
     program = (
