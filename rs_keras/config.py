@@ -117,6 +117,8 @@ def run(main):
 def mistakes(kinds=(ValueError, OSError)):
     """Turns a user's mistake raised within into one sentence and exit code 2.
 
+    So does a backend of Keras that is asked for and not installed.
+
     Args:
         kinds: the exception classes that are mistakes.
     """
@@ -124,6 +126,13 @@ def mistakes(kinds=(ValueError, OSError)):
         yield
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:
+        backend = os.environ.get("KERAS_BACKEND")
+        if error.name != backend:
+            raise
+        text = f"KERAS_BACKEND={backend} needs {backend}, which is not installed"
+        print(f"error: {text}. Received: KERAS_BACKEND={backend}", file=sys.stderr)
+        sys.exit(2)
     except kinds as error:
         text = " ".join(str(error).split())
         if "Received: " not in text:

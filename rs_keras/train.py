@@ -53,9 +53,10 @@ def main():
 
 def _train(config, workdir, stop, task):
     # Here and not on top, so that a wrong flag is answered at once.
-    from rs_keras import run as run_lib
-    from rs_keras.training import devices as devices_lib
-    from rs_keras.training import devices_tensorflow
+    with config_lib.mistakes():
+        from rs_keras import run as run_lib
+        from rs_keras.training import devices as devices_lib
+        from rs_keras.training import devices_tensorflow
 
     try:
         with config_lib.mistakes():

@@ -127,3 +127,18 @@ def test_what_jax_cannot_do_is_refused_by_name(
     command = test_resume.command(photos, tmp_path / "run", *flags)
     commands.refuses(sentence, *command[2:])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module", ["rs_keras.train", "rs_keras.evaluate"])
+def test_a_backend_that_is_not_installed_is_named(finished, tmp_path, module):
+    data = ["--dataset=shapes"] if module == "rs_keras.train" else []
+    workdir = tmp_path / "run" if data else finished
+    found = commands.run(
+        module,
+        *data,
+        f"--workdir={workdir}",
+        before="import sys; sys.modules['jax'] = None",
+    )
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    sentence = "KERAS_BACKEND=jax needs jax, which is not installed. Received: "
+    assert sentence in found.stderr.splitlines()[-1]
