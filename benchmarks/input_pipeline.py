@@ -27,6 +27,7 @@ from rs_keras.data import multi_resolution
 from rs_keras.data import transforms
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
+BRANCHES = {side: side for side in RESOLUTIONS}
 # Images before the clock starts: the first ones also build the graph.
 WARM_UP = 16
 
@@ -118,14 +119,10 @@ def timed_pillow(paths):
 
 def pillow_choices(path, index):
     width, height = Image.open(path).size
-    top, left, h, w = (int(v) for v in window(index)(height, width))
+    window = window_of(transforms.fold_seed(0, 0, index))
+    top, left, h, w = (int(v) for v in window(height, width))
     coins = np.random.default_rng(index).random(len(RESOLUTIONS)) < 0.5
     return (left, top, left + w, top + h), coins
-
-
-def window(index):
-    seed = transforms.fold_seed(0, 0, index)
-    return window_of(seed)
 
 
 def window_of(seed):
@@ -134,19 +131,16 @@ def window_of(seed):
 
 
 def images_of(mode):
-    branches = {side: side for side in RESOLUTIONS}
-
     def make(path, seed):
         data = tf.io.read_file(path)
-        return multi_resolution.train_images(data, None, branches, seed, resize=mode)
+        return multi_resolution.train_images(data, None, BRANCHES, seed, resize=mode)
 
     return make
 
 
 def validation_images(path, seed):
-    branches = {side: side for side in RESOLUTIONS}
     data = tf.io.read_file(path)
-    return multi_resolution.validation_images(data, path, branches)
+    return multi_resolution.validation_images(data, path, BRANCHES)
 
 
 def crop_of(path, seed):

@@ -131,14 +131,17 @@ def mistakes(kinds=(ValueError, OSError)):
         if error.name != backend:
             raise
         text = f"KERAS_BACKEND={backend} needs {backend}, which is not installed"
-        print(f"error: {text}. Received: KERAS_BACKEND={backend}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(f"{text}. Received: KERAS_BACKEND={backend}")
     except kinds as error:
         text = " ".join(str(error).split())
         if "Received: " not in text:
             text += f". Received: {' '.join(sys.argv[1:])}"
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(text)
+
+
+def _refuse(text):
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _flag_error(text):

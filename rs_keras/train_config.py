@@ -138,7 +138,7 @@ class TrainConfig:
             )
         if self.jit and self.distribute != "none":
             raise ValueError(
-                "--jit is for one device: on TensorFlow XLA compiles over no more. "
+                "--jit is for one device: TensorFlow's XLA compiles for no more. "
                 f"Received: --jit --distribute={self.distribute}"
             )
         if self.batch_size % self.accumulate:

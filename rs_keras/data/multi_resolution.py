@@ -49,8 +49,8 @@ def train_images(
         flip: "per_resolution" or "shared".
         area: (smallest, largest) share of the image's area that a crop keeps.
         resize: "exact": every branch from the crop. "chained": every branch from the
-            one before, which is cheaper. "device": only the first
-            branch; a device makes the others of it. The last two need shared crops.
+            one before, which is cheaper. "device": only the first branch; a device
+            makes the others of it. The last two need shared crops.
 
     Returns:
         {key: (r, r, 3) uint8}. With "device" {"image": (r, r, 3) uint8, "mirrored":

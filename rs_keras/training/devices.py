@@ -5,6 +5,7 @@ of one device on the global batch. `devices_tensorflow` and `devices_jax` hold w
 differs between the backends, which may be installed without each other.
 """
 
+import abc
 import contextlib
 import hashlib
 import os
@@ -50,7 +51,7 @@ def devices(distribute, task):
     return devices_tensorflow.TensorFlowDevices(distribute, task)
 
 
-class Devices:
+class Devices(abc.ABC):
     """The devices of a run: one, unless a subclass has more.
 
     Args:
@@ -88,6 +89,7 @@ class Devices:
         """
         return dataset(batch_size, self.task)
 
+    @abc.abstractmethod
     def step(self, model):
         """The training step of a compiled model.
 
@@ -95,7 +97,6 @@ class Devices:
             Function (batch, wish) -> (logs, wished): a bool of this process, and
             whether it is true in any process.
         """
-        raise NotImplementedError
 
     def agree(self, numbers):
         """The numbers of the first process, in every one. All processes call this."""

@@ -176,9 +176,8 @@ class MultiResolutionTrainer:
                 f"{count} branches. Received: {tuple(images.shape)}, "
                 f"{mirrored.shape[1]} branches"
             )
-        first, *others = self.keys  # the image itself
         found = self.branch_images(images, "squash")
-        for n, key in enumerate(self.keys[1:], 1):
+        for n, key in enumerate(self.keys[1:], 1):  # the first is the image itself
             turned = ops.flip(found[key], axis=2)
             found[key] = ops.where(mirrored[:, n, None, None, None], turned, found[key])
         return found
