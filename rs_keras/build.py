@@ -135,14 +135,19 @@ def train_batches(config, source, *, start, shard=(0, 1), shard_batch=None):
     )
 
 
-def next_files(config, source, position):
-    """The files of the next step, where errors of the data do not name them."""
-    if not source.scanned or config.data_service:
-        return []
-    epoch, step = position
+def images_of_step(config, source, epoch, step):
+    """The names of a step's images; both from 0. None if a data service deals them."""
+    if config.data_service is not None:
+        return None
     return pipeline.images_of_step(
         source, batch_size=config.batch_size, seed=config.seed, epoch=epoch, step=step
     )
+
+
+def next_files(config, source, position):
+    """The files of the next step, where errors of the data do not name them."""
+    found = images_of_step(config, source, *position) if source.scanned else None
+    return found or []
 
 
 def results(model, found, keys, sides, skipped=()):

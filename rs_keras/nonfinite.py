@@ -1,23 +1,15 @@
 """What is said of a step whose loss or gradients are not finite."""
 
 from rs_keras.data import folder
-from rs_keras.data import pipeline
 
 # Images named on the screen; the file has all.
 _NAMED = 8
 
 
-def images(config, source, epoch, step):
-    """The names of the images of a step; `epoch` from 0, `step` in it from 1."""
-    if config.data_service is not None:
+def images(found):
+    """The images of a step as they are listed: `found` are their names, or None."""
+    if found is None:
         return ["not known, since a tf.data service has loaded them"]
-    found = pipeline.images_of_step(
-        source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        step=step - 1,
-    )
     return [folder.printable(name) for name in found]
 
 

@@ -245,7 +245,8 @@ class Run:
         """What follows a step whose loss or gradients were not finite."""
         total, (epoch, step) = self._total_steps(), self.position
         self.skipped.append(total)
-        images = nonfinite.images(self.config, self.source, epoch, step)
+        found = build.images_of_step(self.config, self.source, epoch, step - 1)
+        images = nonfinite.images(found)
         if self.writes:
             line = {"step": total, "epoch": epoch + 1, "images": images}
             workdir_lib.append_line(self.workdir.nonfinite, line)
