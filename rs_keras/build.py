@@ -11,6 +11,8 @@ from rs_keras.models import resnet
 from rs_keras.profiling import macs
 from rs_keras.training import optimizers
 
+# What calibration measures where nothing else is asked for.
+CALIBRATION_IMAGES = 1000
 MODELS = {
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
@@ -148,6 +150,57 @@ def next_files(config, source, position):
     """The files of the next step, where errors of the data do not name them."""
     found = images_of_step(config, source, *position) if source.scanned else None
     return found or []
+
+
+def calibration_batches(workdir, source, number, batch_size, largest):
+    """What calibration measures: a function of a resolution, returning its images.
+
+    Args:
+        workdir: of the run, as whose training images are cropped, resized and flipped.
+        source: `sources.Source` of its training images.
+        number: how many; None for `CALIBRATION_IMAGES`, or all where there are fewer.
+        batch_size: N, images a batch.
+        largest: the largest trained resolution.
+
+    Returns:
+        (function returning a list of uint8 arrays (N, r, r, 3), function returning the
+        names of the images).
+
+    Raises:
+        ValueError: there are fewer images.
+    """
+    if number is None:
+        number = min(CALIBRATION_IMAGES, source.num_examples)
+    if number > source.num_examples:
+        raise ValueError(
+            f"--calibration_images must be at most the {source.num_examples} training "
+            f"images of the dataset. Received: --calibration_images={number}"
+        )
+    seed = int(workdir.flag("seed", "0"))
+    preprocessing = workdir.flag("preprocessing", "rsnet")
+    area = tuple(map(float, workdir.flag("area", "0.08,1").split(",")))
+
+    def load(resolution):
+        sides = {resolution}
+        if preprocessing == "official_quant":  # which picks its pixels from the largest
+            sides.add(largest)
+        dataset = pipeline.train_dataset(
+            source,
+            sides,
+            batch_size=1,
+            epochs=1,
+            seed=seed,
+            area=area,
+            preprocessing=preprocessing,
+        )
+        dataset = dataset.take(number).rebatch(batch_size)
+        return [images[resolution] for images, _ in dataset.as_numpy_iterator()]
+
+    def names():
+        options = {"batch_size": number, "seed": seed, "epoch": 0, "step": 0}
+        return pipeline.images_of_step(source, **options)
+
+    return load, names
 
 
 def results(model, found, keys, sides, skipped=()):

@@ -46,6 +46,19 @@ def check_json():
         )
 
 
+def check_plot():
+    """Raises ValueError unless --plot, if given, can be drawn."""
+    path = flags.FLAGS.plot
+    if path is None:
+        return
+    directory = os.path.dirname(path) or "."
+    if not path.endswith((".png", ".svg")) or not os.path.isdir(directory):
+        raise ValueError(
+            "--plot must be a .png or .svg file in a directory that exists. "
+            f"Received: --plot={path}"
+        )
+
+
 def values():
     """The parsed flags, as attributes."""
     return flags.FLAGS

@@ -1,6 +1,6 @@
 """Tests a trained network: python -m rs_keras.evaluate --workdir=...
 
-Resolutions between the trained ones use interpolated batch normalization. With
+Resolutions that were not trained have the batch normalization that --bn says. With
 `--packed=model.lq` it is the packed network that is tested, on the data of the run.
 """
 
@@ -13,8 +13,10 @@ from rs_keras import workdir as workdir_lib
 def main():
     with config_lib.mistakes():
         config_lib.require("workdir")
-        config_lib.check_json()
         values = config_lib.values()
+        config_lib.check_json()
+        config_lib.check_plot()
+        _check_calibration(values)
         resolutions = config_lib.resolutions()
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
@@ -54,16 +56,79 @@ def main():
             preprocessing=workdir.flag("preprocessing", "rsnet"),
             largest=model.resolutions[0],
         )
+        network = _with_rows(model, resolutions, values, workdir)
     batches = -(-source.num_examples // values.batch_size)
     progress = progress_lib.Progress("evaluate", batches, "batches")
     with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
-        found = evaluator.evaluate(model, dataset, keys, on_batch=progress.step)
+        found = evaluator.evaluate(
+            model, dataset, keys, network=network, on_batch=progress.step
+        )
     sides, skipped = resolutions * views, (source.skipped,)
     results = build.results(model, found, keys, sides, skipped)
+    results["untrained"] = {
+        str(r): network.added_resolutions.get(r, {"bn": values.bn})
+        for r in resolutions
+        if r not in model.resolutions or r in model.added_resolutions
+    }
     print(report.table(results))
-    if values.json:
-        with config_lib.mistakes():
+    with config_lib.mistakes():
+        if values.json:
             workdir_lib.write_json(values.json, results)
+        if values.plot:
+            _plot(values, results, resolutions, workdir)
+
+
+def _check_calibration(values):
+    if values.calibration_images is not None and "calibrate" not in values.bn:
+        raise ValueError(
+            "--calibration_images goes with --bn=calibrate or calibrate_exact. "
+            f"Received: --bn={values.bn} "
+            f"--calibration_images={values.calibration_images}"
+        )
+
+
+def _with_rows(model, resolutions, values, workdir):
+    """The model, or a copy with rows for untrained resolutions as --bn says."""
+    from rs_keras import build
+    from rs_keras.data import damage
+    from rs_keras.data import sources
+    from rs_keras.evaluation import calibration
+
+    new = [r for r in resolutions if r not in model.resolutions]
+    if values.bn == "interpolate" or not new:
+        return model
+    load, suspects = None, tuple
+    if calibration.calibrates(values.bn):
+        scan = workdir.flag("scan", "on")
+        source = sources.open_source(workdir.flag("dataset"), "train", scan=scan)
+        load, suspects = build.calibration_batches(
+            workdir,
+            source,
+            values.calibration_images,
+            values.batch_size,
+            model.resolutions[0],
+        )
+
+    def progress(title, batches):
+        return progress_lib.Progress(title, batches, "batches")
+
+    damaged = damage.damaged_images(suspects)
+    with config_lib.mistakes(damage.DamagedImage), damaged:
+        return calibration.add_resolutions(
+            model, new, values.bn, load, progress=progress, report=print
+        )
+
+
+def _plot(values, results, resolutions, workdir):
+    from rs_keras import pictures
+
+    points = [
+        (r, results["resolutions"][str(r)]["top1"], str(r) not in results["untrained"])
+        for r in resolutions
+    ]
+    curves = {workdir.path.name: points}
+    title = f"Untrained resolutions by --bn={values.bn}"
+    pictures.accuracy_against_resolution(values.plot, curves, title)
 
 
 def _some(names):

@@ -5,6 +5,7 @@ Defined here, read in `config` alone; `tool_flag_definitions` has those of the t
 
 from absl import flags
 
+BN_MODES = ("interpolate", "nearest", "calibrate", "calibrate_exact")
 METHODS = ("rsnet", "parallel", "shared_bn", "single")
 MODES = ("full", "vanilla", "top_down", "largest", "none")
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
@@ -211,6 +212,23 @@ def define_evaluate_flags():
     )
     flags.DEFINE_list(
         "resolutions", None, "Resolutions to test, also untrained; default: trained."
+    )
+    flags.DEFINE_enum(
+        "bn",
+        "interpolate",
+        BN_MODES,
+        "Batch normalization of untrained resolutions: interpolated between the "
+        "neighbours, that of the nearest, or measured on training images, batch by "
+        "batch or (exact) whatever the batches.",
+    )
+    flags.DEFINE_integer(
+        "calibration_images",
+        None,
+        "Training images that --bn=calibrate measures; default: 1000, or all.",
+        lower_bound=2,
+    )
+    flags.DEFINE_string(
+        "plot", None, "Draw accuracy against resolution: a .png or .svg file."
     )
     flags.DEFINE_string("dataset", None, "Another dataset; default: the run's own.")
     flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)

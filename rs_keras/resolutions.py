@@ -76,6 +76,16 @@ def interpolation(resolution, resolutions):
     return upper, lower, (resolution - low) / (resolutions[upper] - low)
 
 
+def nearest(resolution, resolutions):
+    """`interpolation` by the nearest row alone; of two as near the larger resolution.
+
+    Proxy inference: what a network did not train it does as its nearest resolution.
+    """
+    upper, lower, weight = interpolation(resolution, resolutions)
+    row = upper if weight >= 0.5 else lower
+    return row, row, 1.0
+
+
 def validation_size(height, width, resolution, *, minimum=min):
     """The size to which validation resizes an image before it crops the centre.
 

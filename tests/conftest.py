@@ -59,6 +59,7 @@ def tiny():
     from rs_keras.layers import pooling
     from rs_keras.layers import quantization
     from rs_keras.models import classifier
+    from rs_keras.models import ends
     from rs_keras.models import resnet
 
     def make(
@@ -108,7 +109,7 @@ def tiny():
         }
         return classifier.Classifier(
             blocks,
-            classifier.dense_head(num_classes, **initializers, rest=rest, name="head"),
+            ends.dense_head(num_classes, **initializers, rest=rest, name="head"),
             resolutions,
             views=views,
             rest_bits=rest_bits,

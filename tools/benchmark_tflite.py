@@ -8,7 +8,6 @@ converter makes them of the run: what there is without this package.
 
 import contextlib
 import json
-import os
 import pathlib
 import tempfile
 
@@ -34,7 +33,12 @@ def main():
             values = config_lib.values()
             if not values.model or not all(values.model):
                 raise ValueError("--model must name .tflite files. Received: --model=")
-            check_plot(values.plot, values.workdir)
+            config_lib.check_plot()
+            if values.plot and values.workdir is None:
+                raise ValueError(
+                    "--plot needs the accuracies of a run, --workdir=DIR. "
+                    f"Received: --plot={values.plot}"
+                )
             resolutions = config_lib.resolutions()
 
             from rs_keras.profiling import tflite_cost
@@ -69,23 +73,6 @@ def main():
             workdir_lib.write_json(values.json, report)
         if values.plot:
             _plot(values.plot, report, accuracies)
-
-
-def check_plot(path, workdir):
-    """Raises ValueError unless a picture can be drawn there."""
-    if path is None:
-        return
-    if workdir is None:
-        raise ValueError(
-            "--plot needs the accuracies of a run, --workdir=DIR. "
-            f"Received: --plot={path}"
-        )
-    directory = os.path.dirname(path) or "."
-    if not path.endswith((".png", ".svg")) or not os.path.isdir(directory):
-        raise ValueError(
-            "--plot must be a .png or .svg file in a directory that exists. "
-            f"Received: --plot={path}"
-        )
 
 
 def titles(paths):
@@ -191,7 +178,7 @@ def _accuracies(workdir):
 
 
 def _plot(path, report, accuracies):
-    from rs_keras.profiling import pictures
+    from rs_keras import pictures
 
     curves = {}
     for file in report["files"]:

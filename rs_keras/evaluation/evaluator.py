@@ -46,7 +46,7 @@ class Accuracy:
         }
 
 
-def evaluate(model, dataset, keys=None, *, on_batch=None):
+def evaluate(model, dataset, keys=None, *, network=None, on_batch=None):
     """One pass over a dataset at several resolutions.
 
     Args:
@@ -54,6 +54,8 @@ def evaluate(model, dataset, keys=None, *, on_batch=None):
         dataset: iterable of ({key: images (N, r, r, 3)}, labels (N,)).
         keys: the keys to test; default: the trained ones. A resolution between them
             has interpolated batch normalization.
+        network: a copy of the model with rows for untrained keys, which computes in
+            its place; ensemble and losses are those of the model's own keys.
         on_batch: function of no arguments, called after every batch.
 
     Returns:
@@ -71,7 +73,8 @@ def evaluate(model, dataset, keys=None, *, on_batch=None):
     losses, count = {}, 0
     for images, labels in dataset:
         labels = np.asarray(labels)
-        outputs = model.predict_on_batch({key: np.asarray(images[key]) for key in keys})
+        images = {key: np.asarray(images[key]) for key in keys}
+        outputs = (network or model).predict_on_batch(images)
         for key in keys:
             accuracies[key].update(labels, np.asarray(outputs[key]))
         if complete:

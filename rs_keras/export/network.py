@@ -7,6 +7,7 @@ import tensorflow as tf
 from quant import quantizers
 from rs_keras.layers import conv_bn
 from rs_keras.models import classifier
+from rs_keras.models import copies
 
 
 class InferenceNetwork:
@@ -108,7 +109,7 @@ def in_float32(model):
     if model.compute_dtype == "float32":
         return model
 
-    config = _rewritten(model.get_config(), {"dtype": "float32"})
+    config = copies.rewritten(model.get_config(), {"dtype": "float32"})
     copy = classifier.Classifier.from_config(config)
     copy.set_weights(model.get_weights())
     return copy
@@ -190,26 +191,9 @@ def _single_branch(model):
             return {**node, "subsample": 1, "conv": {**conv, "config": strides}}
         return node
 
-    config = _rewritten(model.get_config(), single, change)
+    config = copies.rewritten(model.get_config(), single, change)
     with keras.saving.custom_object_scope({"_Affine": _Affine}):
         return classifier.Classifier.from_config(config)
-
-
-def _rewritten(node, values, change=lambda node: node):
-    """A configuration with other values of some keys, at any depth.
-
-    Args:
-        values: {key: its value}.
-        change: function of each dict, applied before its values are looked at.
-    """
-    if isinstance(node, list):
-        return [_rewritten(value, values, change) for value in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        k: values[k] if k in values else _rewritten(v, values, change)
-        for k, v in change(node).items()
-    }
 
 
 def _leaves(model):

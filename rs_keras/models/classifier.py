@@ -3,16 +3,12 @@
 import keras
 from keras import ops
 
-from quant import layers as quant_layers
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
+from rs_keras.models import ends
 from rs_keras.models import preprocessing
 from rs_keras.training import trainer
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-SCALINGS = ("unit", "imagenet")
 
 
 @keras.saving.register_keras_serializable(package="rs_keras")
@@ -33,6 +29,8 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             none. The blocks and the head bring their own quantizers.
         class_names: names of the classes, or None.
         minimum_resolution: the smallest image side that the backbone accepts.
+        added_resolutions: {resolution: how its row was made}, for those that were not
+            trained; see `rs_keras.add_resolution`.
 
     Call arguments:
         x: (N, H, W, 3), used at its own size; or {branch key: (N, r, r, 3)}.
@@ -58,13 +56,15 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         rest_bits=32,
         class_names=None,
         minimum_resolution=32,
+        added_resolutions=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.resolutions = resolutions_lib.check_resolutions(resolutions, views=views)
-        if scaling not in SCALINGS:
+        if scaling not in ends.SCALINGS:
             raise ValueError(
-                f"`scaling` must be one of {SCALINGS}. Received: scaling={scaling!r}"
+                f"`scaling` must be one of {ends.SCALINGS}. "
+                f"Received: scaling={scaling!r}"
             )
         if self.resolutions[-1] < minimum_resolution:
             raise ValueError(
@@ -77,16 +77,20 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         self.scaling = scaling
         self.rest_bits = rest_bits
         self.minimum_resolution = minimum_resolution
+        # A configuration is JSON, whose keys are strings.
+        self.added_resolutions = {
+            int(r): dict(how) for r, how in (added_resolutions or {}).items()
+        }
         self.class_names = _checked_class_names(class_names, head.units)
 
         # The model's policy, not the global one: a reloaded model keeps its precision.
-        self.rescaling = _rescaling(scaling, self.dtype_policy)
+        self.rescaling = ends.rescaling(scaling, self.dtype_policy)
         self.blocks = list(blocks)
         self.pool = keras.layers.GlobalAveragePooling2D(
             name="pool", dtype=self.dtype_policy
         )
         self.head = head
-        self.ranges = _ranges(rest_bits, scaling)
+        self.ranges = ends.ranges(rest_bits, scaling)
         self.build((None, None, None, 3))
         self._predictors = preprocessing.Predictors(self)
 
@@ -207,6 +211,7 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
             "rest_bits": self.rest_bits,
             "class_names": self.class_names,
             "minimum_resolution": self.minimum_resolution,
+            "added_resolutions": {str(r): v for r, v in self.added_resolutions.items()},
         }
 
     @classmethod
@@ -245,56 +250,3 @@ def _checked_class_names(class_names, num_classes):
             f"Received: {len(class_names)} names"
         )
     return class_names
-
-
-def _rescaling(scaling, dtype):
-    if scaling == "unit":
-        return keras.layers.Rescaling(1 / 255, name="rescaling", dtype=dtype)
-    return keras.layers.Rescaling(
-        [1 / (255 * std) for std in IMAGENET_STD],
-        [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
-        name="rescaling",
-        dtype=dtype,
-    )
-
-
-def _ranges(rest_bits, scaling):
-    """The quantizers that no block has, with the ranges that they start from."""
-    if rest_bits == quantization.FLOAT_BITS:
-        return {}
-    darkest, brightest = 0.0, 1.0
-    if scaling == "imagenet":
-        pairs = list(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
-        darkest = min(-mean / std for mean, std in pairs)
-        brightest = max((1 - mean) / std for mean, std in pairs)
-    starts = {"image": (darkest, brightest), "pool": (0.0, 6.0), "logits": (-6.0, 6.0)}
-    quantizer = quantization.tfmot_bridge().RangeQuantizer
-    return {
-        place: quantizer(rest_bits, ends, name=f"{place}.range")
-        for place, ends in starts.items()
-    }
-
-
-def dense_head(num_classes, *, kernel_initializer, bias_initializer, name, rest=None):
-    """The head of a classifier; ValueError unless there are at least two classes.
-
-    Args:
-        rest: `quantization.Rest` of the kernel, or None.
-        Others as in `keras.layers.Dense`.
-    """
-    if not resolutions_lib.is_integer(num_classes) or num_classes < 2:
-        raise ValueError(
-            "`num_classes` must be an integer of at least 2. "
-            f"Received: num_classes={num_classes!r}"
-        )
-    options = {
-        "kernel_initializer": kernel_initializer,
-        "bias_initializer": bias_initializer,
-        "name": name,
-    }
-    if rest is None:
-        return keras.layers.Dense(int(num_classes), **options)
-    quantizer = rest.of_kernel(f"{name}.weight_quant")
-    return quant_layers.QuantDense(
-        int(num_classes), weight_quantizer=quantizer, **options
-    )

@@ -11,6 +11,7 @@ from rs_keras import resolutions as resolutions_lib
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 from rs_keras.models import classifier
+from rs_keras.models import ends
 from rs_keras.models import resnet
 
 # expansion, channels, blocks, stride of the first block (the paper's Table 2)
@@ -113,7 +114,7 @@ def mobilenet_v2(
             activation="relu6",
         )
     )
-    head = classifier.dense_head(
+    head = ends.dense_head(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         bias_initializer="zeros",

@@ -17,6 +17,7 @@ from rs_keras.layers import preactivation
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
+from rs_keras.models import ends
 from rs_keras.models import resnet_preact
 
 # depth: (block, blocks per stage)
@@ -239,7 +240,7 @@ def _block(
 def _head(num_classes, channels, low_bit):
     if low_bit is not None:
         kernel = keras.initializers.VarianceScaling(2.0)
-        return classifier.dense_head(
+        return ends.dense_head(
             num_classes,
             kernel_initializer=kernel,
             bias_initializer="zeros",
@@ -248,7 +249,7 @@ def _head(num_classes, channels, low_bit):
         )
     # PyTorch's default of a linear layer, for kernel and bias.
     limit = channels**-0.5
-    return classifier.dense_head(
+    return ends.dense_head(
         num_classes,
         kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
         bias_initializer=keras.initializers.RandomUniform(-limit, limit),

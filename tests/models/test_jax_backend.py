@@ -51,6 +51,9 @@ history = small.fit(x, y, epochs=2, batch_size=2, verbose=0).history
 found = small.evaluate(x, y, batch_size=2, verbose=0)
 assert {"loss", "top1_64", "top1_32", "top1_ensemble"} <= set(history) & set(found)
 assert np.isfinite(history["loss"]).all()
+added = rs_keras.add_resolution(small, 48, [x[:2], x[2:]], bn="calibrate_exact")
+assert np.isfinite(added.predict(x, resolution=48, verbose=0)).all()
+assert added.added_resolutions[48]["passes"] > 2
 logits = small.predict(x, verbose=0)
 with tempfile.TemporaryDirectory() as folder:
     small.save(f"{folder}/small.keras")

@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
+from rs_keras import pictures
 from rs_keras.export import network as network_lib
 from rs_keras.export import tflite
-from rs_keras.profiling import pictures
 from rs_keras.profiling import tflite_client
 from rs_keras.profiling import tflite_cost
 from rs_keras.profiling import tflite_entry
