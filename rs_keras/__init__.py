@@ -17,6 +17,7 @@ _PUBLIC = {
     "resnet101": "rs_keras.models.resnet",
     "mobilenet_v2": "rs_keras.models.mobilenet_v2",
     "Classifier": "rs_keras.models.classifier",
+    "make_switchable": "rs_keras.models.switchable",
     "add_resolution": "rs_keras.evaluation.calibration",
     "SwitchableBatchNormalization": "rs_keras.layers.switchable_norm",
     "MultiResolutionDistillation": "rs_keras.losses.distillation",

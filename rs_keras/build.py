@@ -1,13 +1,18 @@
 """Composition root: from the flags of a run to its network, data and objective."""
 
+import functools
+
 import keras
 import numpy as np
 
+from rs_keras.checkpoints import keras_file
+from rs_keras.data import calibration
 from rs_keras.data import pipeline
 from rs_keras.data import scan
 from rs_keras.losses import distillation
 from rs_keras.models import mobilenet_v2
 from rs_keras.models import resnet
+from rs_keras.models import switchable
 from rs_keras.profiling import macs
 from rs_keras.training import optimizers
 
@@ -57,8 +62,11 @@ def _check_jax(config):
         )
 
 
-def classifier(config, class_names):
+def classifier(config, class_names, keras_model=None):
     """The network of a run, for a dataset with these classes.
+
+    Args:
+        keras_model: what the file holds that --model names, if it names one.
 
     Raises:
         ValueError: --num_classes is not the dataset's number of classes, or the
@@ -73,6 +81,18 @@ def classifier(config, class_names):
         raise ValueError(
             "--dataset must have at least two classes. "
             f"Received: --dataset={config.dataset} with one, {class_names[0]}"
+        )
+    if keras_model is not None:
+        return switchable.make_switchable(
+            keras_model,
+            config.resolutions,
+            num_classes=len(class_names),
+            weight_bits=config.weight_bits,
+            activation_bits=config.activation_bits,
+            basis_updates=config.basis_updates,
+            activation_basis=config.activation_basis,
+            synchronized=config.synchronized_bn,
+            class_names=class_names,
         )
     shortcut = {"shortcut": config.shortcut} if config.shortcut != "B" else {}
     return MODELS[config.model](
@@ -91,6 +111,29 @@ def classifier(config, class_names):
         shared_bn=config.method == "shared_bn",
         class_names=class_names,
     )
+
+
+def keras_model(config, copy):
+    """The Keras model in the file that --model names; None if it names none.
+
+    Args:
+        copy: path of the run's own copy of the file, which may not be there yet.
+    """
+    if not config.own_network:
+        return None
+    return keras_file.load_keras_model(copy if copy.exists() else config.model)
+
+
+def initialize(model, config, keras_model=None):
+    """Gives a new network the weights of --init_from; returns what did not fit."""
+    sentences = []
+    if keras_model is not None and keras_model.output_shape[-1] != model.num_classes:
+        classes = f"{keras_model.output_shape[-1]} classes there, {model.num_classes}"
+        sentences.append(f"model: the head starts anew: {classes} here")
+    if config.init_from:
+        found = keras_file.initialize_from(model, config.init_from)
+        sentences += [f"init_from: {sentence}" for sentence in found]
+    return sentences
 
 
 def compile_model(model, config, steps_per_epoch):
@@ -152,19 +195,19 @@ def next_files(config, source, position):
     return found or []
 
 
-def calibration_batches(workdir, source, number, batch_size, largest):
-    """What calibration measures: a function of a resolution, returning its images.
+def calibration_images(workdir, source, number, batch_size, largest):
+    """The training images of a run that calibration measures.
 
     Args:
-        workdir: of the run, as whose training images are cropped, resized and flipped.
+        workdir: of the run.
         source: `sources.Source` of its training images.
         number: how many; None for `CALIBRATION_IMAGES`, or all where there are fewer.
         batch_size: N, images a batch.
         largest: the largest trained resolution.
 
     Returns:
-        (function returning a list of uint8 arrays (N, r, r, 3), function returning the
-        names of the images).
+        (function of a resolution, returning `calibration.batches`; function returning
+        the names of the images).
 
     Raises:
         ValueError: there are fewer images.
@@ -177,30 +220,17 @@ def calibration_batches(workdir, source, number, batch_size, largest):
             f"images of the dataset. Received: --calibration_images={number}"
         )
     seed = int(workdir.flag("seed", "0"))
-    preprocessing = workdir.flag("preprocessing", "rsnet")
-    area = tuple(map(float, workdir.flag("area", "0.08,1").split(",")))
-
-    def load(resolution):
-        sides = {resolution}
-        if preprocessing == "official_quant":  # which picks its pixels from the largest
-            sides.add(largest)
-        dataset = pipeline.train_dataset(
-            source,
-            sides,
-            batch_size=1,
-            epochs=1,
-            seed=seed,
-            area=area,
-            preprocessing=preprocessing,
-        )
-        dataset = dataset.take(number).rebatch(batch_size)
-        return [images[resolution] for images, _ in dataset.as_numpy_iterator()]
-
-    def names():
-        options = {"batch_size": number, "seed": seed, "epoch": 0, "step": 0}
-        return pipeline.images_of_step(source, **options)
-
-    return load, names
+    official = workdir.flag("preprocessing", "rsnet") == "official_quant"
+    load = functools.partial(
+        calibration.batches,
+        source,
+        number=number,
+        batch_size=batch_size,
+        seed=seed,
+        area=tuple(map(float, workdir.flag("area", "0.08,1").split(","))),
+        picked_from=largest if official else None,
+    )
+    return load, functools.partial(calibration.names, source, number, seed)
 
 
 def results(model, found, keys, sides, skipped=()):

@@ -101,7 +101,7 @@ def _with_rows(model, resolutions, values, workdir):
     if calibration.calibrates(values.bn):
         scan = workdir.flag("scan", "on")
         source = sources.open_source(workdir.flag("dataset"), "train", scan=scan)
-        load, suspects = build.calibration_batches(
+        load, suspects = build.calibration_images(
             workdir,
             source,
             values.calibration_images,

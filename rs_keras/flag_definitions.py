@@ -15,7 +15,17 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 def define_train_flags():
     """Defines the flags of `python -m rs_keras.train`."""
     define_workdir()
-    flags.DEFINE_enum("model", "resnet18", MODELS, "Network.")
+    flags.DEFINE_string(
+        "model",
+        "resnet18",
+        f"Network: {', '.join(MODELS)}, or a .keras file with a Keras "
+        "classifier that takes RGB 0..255, which is made switchable.",
+    )
+    flags.register_validator(
+        "model",
+        lambda name: name in MODELS or name.endswith(".keras"),
+        f"--model must be one of {', '.join(MODELS)}, or a .keras file",
+    )
     flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
     define_quantization_flags()
     flags.DEFINE_string("dataset", None, "shapes | folder:DIR | tfds:NAME.")

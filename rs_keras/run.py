@@ -8,7 +8,6 @@ from rs_keras import build
 from rs_keras import config as config_lib
 from rs_keras import nonfinite
 from rs_keras import workdir as workdir_lib
-from rs_keras.checkpoints import keras_file
 from rs_keras.checkpoints import training_state
 from rs_keras.data import damage
 from rs_keras.data import pipeline
@@ -39,6 +38,7 @@ class Run:
         self.writes = devices.task.writes
         devices.check_batch_size(config.batch_size, config.accumulate)
         build.set_up(config)
+        self.keras_model = build.keras_model(config, workdir.network)
         self.source, validation = sources.open_splits(
             config.dataset, scan=config.scan, on_bad_image=config.on_bad_image
         ).values()
@@ -66,9 +66,9 @@ class Run:
         self.position = training_state.Position()
         self.skipped = []  # the steps that were not finite, counted from 1
         self._restore()
-        if self.position == (0, 0) and config.init_from:
-            for sentence in keras_file.initialize_from(self.model, config.init_from):
-                self._say(f"init_from: {sentence}")
+        if self.position == (0, 0):
+            for sentence in build.initialize(self.model, config, self.keras_model):
+                self._say(sentence)
         if self.writes:
             for sentence in workdir.start(config):
                 print(f"Going on with another flag: {sentence}")
@@ -128,7 +128,8 @@ class Run:
         print(f"Written to {self.workdir.path}: model.keras, results.json")
 
     def _new_model(self):
-        model = build.classifier(self.config, self.source.class_names)
+        classes = self.source.class_names
+        model = build.classifier(self.config, classes, self.keras_model)
         build.compile_model(model, self.config, self.steps)
         return model
 

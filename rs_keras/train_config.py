@@ -5,6 +5,8 @@ import itertools
 import math
 import re
 
+from rs_keras import flag_definitions
+
 # Flags that say how, where or how long a run is computed, not what it computes: another
 # start of the run may have others.
 _MAY_CHANGE = (
@@ -76,6 +78,7 @@ class TrainConfig:
     workdir: str
 
     def __post_init__(self):
+        self._check_model()
         branches = len(self.resolutions) * self.views
         if self.method == "single" and branches > 1:
             raise ValueError(
@@ -149,6 +152,22 @@ class TrainConfig:
         self._check_schedule()
         self._check_bits()
 
+    def _check_model(self):
+        if not self.own_network:
+            return
+        own = {
+            "--width": self.width != 1,
+            "--rest_bits": self.rest_bits != 32,
+            "--method=shared_bn": self.method == "shared_bn",
+            "--views": self.views > 1,
+        }
+        for flag, given in own.items():
+            if given:
+                raise ValueError(
+                    f"{flag} is for the networks of this package. "
+                    f"Received: --model={self.model} with {flag}"
+                )
+
     def _check_schedule(self):
         steps = self.schedule == "steps"
         if steps != (self.decay_epochs is not None) or (steps and self.warmup_epochs):
@@ -191,6 +210,11 @@ class TrainConfig:
                 "--shortcut=A is for ResNets with quantized weights. "
                 f"Received: --model={self.model} {bits}"
             )
+
+    @property
+    def own_network(self):
+        """Whether --model names a file with a network of the user's own."""
+        return self.model not in flag_definitions.MODELS
 
     @property
     def mode(self):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import socket
 
 from rs_keras import train_config
@@ -14,7 +15,8 @@ class Workdir:
 
     Holds `flags.cfg`, `metrics.jsonl` (a line an epoch, no clock values),
     `timing.jsonl`, `nonfinite.jsonl` (a line for each step that blew up),
-    `checkpoints/`, `tensorboard/`, `model.keras` and `results.json`.
+    `checkpoints/`, `tensorboard/`, `model.keras` and `results.json`; `network.keras` is
+    the file that --model names, if it names one.
     """
 
     def __init__(self, path):
@@ -25,6 +27,7 @@ class Workdir:
         self.nonfinite = self.path / "nonfinite.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.network = self.path / "network.keras"
         self.model = self.path / "model.keras"
         self.results = self.path / "results.json"
 
@@ -129,6 +132,10 @@ class Workdir:
     def start(self, config):
         """Writes flags.cfg; returns sentences on what it said differently."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if config.own_network and not self.network.exists():
+            temporary = self.path / ".network.keras.tmp"
+            shutil.copyfile(config.model, temporary)
+            rename(temporary, self.network)
         before = self.flags.read_text() if self.has_run() else None
         if before != config.flagfile():
             write_text(self.flags, config.flagfile())

@@ -13,6 +13,9 @@ from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
 
+# Keras stores weights as they are; only its short texts would shrink.
+_EXPANSION = 20
+
 
 def load(path):
     """The classifier in a workdir with a finished run, or in a .keras or .lq file.
@@ -30,21 +33,51 @@ def load(path):
         )
     if path.suffix == ".lq":
         return packed.load_packed(path)
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"The file must be a whole .keras file. Received: {path}")
-    try:
-        model = keras.saving.load_model(path)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).split("\n")[0][:200]
-        raise ValueError(
-            f"Keras cannot read the file ({reason}). Received: {path}"
-        ) from error
+    model = _read(path)
     if not isinstance(model, classifier.Classifier):
         raise ValueError(
             "The file must hold a rs_keras.Classifier. "
             f"Received: {path} with a {type(model).__name__}"
         )
     return model
+
+
+def load_keras_model(path):
+    """The Keras model in a .keras file, to be made switchable.
+
+    Raises:
+        ValueError: there is none, it cannot be read, or it is switchable already.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"A .keras file is needed. Received: {path}")
+    model = _read(path)
+    if isinstance(model, classifier.Classifier):
+        raise ValueError(
+            "The file must hold a Keras model that is made switchable; what this "
+            f"package has trained goes to --init_from. Received: {path}"
+        )
+    return model
+
+
+def _read(path):
+    """What Keras reads from a .keras file; nothing in it is executed."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"The file must be a whole .keras file. Received: {path}")
+    with zipfile.ZipFile(path) as file:
+        unpacked = sum(entry.file_size for entry in file.infolist())
+    if unpacked > _EXPANSION * path.stat().st_size:
+        raise ValueError(
+            f"A .keras file must unpack to at most {_EXPANSION} times its size. "
+            f"Received: {path}, which claims {unpacked / 1e6:.0f} MB"
+        )
+    try:
+        return keras.saving.load_model(path)
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise ValueError(
+            f"Keras cannot read the file ({reason}). Received: {path}"
+        ) from error
 
 
 def initialize_from(model, path):
@@ -151,8 +184,10 @@ def _weights(layer, source):
         key if not isinstance(key, str) or key in source.keys else side
         for key in layer.keys
     ]
-    rows = [source.parameters_at(key) for key in keys]
-    return [np.stack(stacked) for stacked in zip(*rows, strict=True)]
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    rows = zip(*map(source.parameters_at, keys), strict=True)
+    stacked = {name: np.stack(row) for name, row in zip(names, rows, strict=True)}
+    return [stacked[weight.name] for weight in layer.weights]
 
 
 def _private_bases(layer, found, model, other):

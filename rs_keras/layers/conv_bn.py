@@ -11,6 +11,7 @@ from keras import layers
 from keras import ops
 
 from quant import layers as quant_layers
+from rs_keras.layers import graph
 from rs_keras.layers import quantization
 
 
@@ -267,6 +268,9 @@ def residual_block(branch, shortcut, activation=None, *, low_bit, name):
 def leaves(layers):
     """Convolutions, normalizations, quantizers of tensors and others, in order."""
     for layer in layers:
+        if isinstance(layer, graph.Graph):
+            yield from layer.leaves()
+            continue
         if isinstance(layer, ResidualBlock):
             yield from leaves(layer.branch)
             if isinstance(layer.shortcut, keras.layers.Layer):

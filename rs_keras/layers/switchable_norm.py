@@ -38,6 +38,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             variance, as PyTorch and TensorFlow's fused kernel do; Keras feeds the
             batch variance. Normalization itself uses the batch variance in both.
         synchronized: statistics over all replicas of a `tf.distribute` strategy.
+        center, scale: whether beta and gamma are trained, or stay as they start.
         gamma_initializer, beta_initializer: initial rows.
 
     Call arguments:
@@ -64,6 +65,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         epsilon=1e-5,
         unbiased_moving_variance=True,
         synchronized=False,
+        center=True,
+        scale=True,
         gamma_initializer="ones",
         beta_initializer="zeros",
         **kwargs,
@@ -76,25 +79,20 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.epsilon = epsilon
         self.unbiased_moving_variance = unbiased_moving_variance
         self.synchronized = synchronized
+        self.center, self.scale = center, scale
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
         self.beta_initializer = keras.initializers.get(beta_initializer)
         self.supports_masking = True
 
     def build(self, input_shape):
         shape = (len(self.keys), input_shape[-1])
-
-        def add(name, initializer):
-            # autocast=False: statistics and affine parameters stay float32 under a
-            # mixed policy; the arithmetic below casts where it must.
-            return self.add_weight(
-                name=name,
-                shape=shape,
-                initializer=initializer,
-                autocast=False,
-            )
-
-        self.gamma = add("gamma", self.gamma_initializer)
-        self.beta = add("beta", self.beta_initializer)
+        # autocast=False: all stay float32 under a mixed policy; `call` casts.
+        for name, initializer, trained in (
+            ("gamma", self.gamma_initializer, self.scale),
+            ("beta", self.beta_initializer, self.center),
+        ):
+            options = {"name": name, "trainable": trained, "autocast": False}
+            setattr(self, name, self.add_weight(shape, initializer, **options))
         self.moving_mean = self._moving("moving_mean", "zeros", shape)
         self.moving_variance = self._moving("moving_variance", "ones", shape)
 
@@ -143,6 +141,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             "epsilon": self.epsilon,
             "unbiased_moving_variance": self.unbiased_moving_variance,
             "synchronized": self.synchronized,
+            "center": self.center,
+            "scale": self.scale,
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
             "beta_initializer": keras.initializers.serialize(self.beta_initializer),
         }
@@ -170,8 +170,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         return tuple(weight * v[upper] + (1 - weight) * v[lower] for v in stacked)
 
     def _positive_number(self, resolution):
-        is_number = isinstance(resolution, numbers.Real)
-        if not is_number or isinstance(resolution, bool) or not resolution > 0:
+        number = isinstance(resolution, numbers.Real) and resolution is not True
+        if not number or not resolution > 0:
             raise ValueError(
                 "`resolution` must be a positive number, a scalar tensor, or None for "
                 f"the largest. Received: resolution={resolution!r}"

@@ -19,12 +19,12 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
 
     Args:
         blocks: list of layers called as `block(x, resolution=..., training=...)`,
-            (N, H, W, 3) -> (N, h, w, C).
+            (N, H, W, 3) -> (N, h, w, C), or (N, C), which is not pooled.
         head: dense layer; its units are the number of classes.
         resolutions: distinct positive ints; kept in descending order.
         views: number of branches at a single resolution (RS-Nets, Table 6).
-        scaling: "unit" for x / 255 (the RS-Nets reference) or "imagenet" for
-            ImageNet's mean and standard deviation.
+        scaling: "unit" for x / 255 (the RS-Nets reference), "imagenet" for
+            ImageNet's mean and standard deviation, "none" where a block does it.
         rest_bits: bits of the image, the pooled features and the logits, 8, or 32 for
             none. The blocks and the head bring their own quantizers.
         class_names: names of the classes, or None.
@@ -102,7 +102,8 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         for block in self.blocks:
             conv_bn.build_once(block, shape)
             shape = block.compute_output_shape(shape)
-        self.pool.build(shape)
+        if len(shape) == 4:
+            self.pool.build(shape)
         conv_bn.build_once(self.head, (None, shape[-1]))
         for quantizer in self.ranges.values():
             quantizer.build(None)
@@ -229,7 +230,9 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         x = self._rounded("image", self.rescaling(images))
         for block in self.blocks:
             x = block(x, resolution=resolution, training=training)
-        x = self._rounded("pool", self.pool(x), training)  # (N, h, w, C) -> (N, C)
+        if len(x.shape) == 4:
+            x = self.pool(x)  # (N, h, w, C) -> (N, C)
+        x = self._rounded("pool", x, training)
         logits = self._rounded("logits", self.head(x), training)
         # Losses and accuracies need more than half precision.
         return ops.cast(logits, self.variable_dtype)

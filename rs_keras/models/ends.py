@@ -8,11 +8,13 @@ from rs_keras.layers import quantization
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SCALINGS = ("unit", "imagenet")
+SCALINGS = ("unit", "imagenet", "none")
 
 
 def rescaling(scaling, dtype):
     """The layer that scales RGB 0..255."""
+    if scaling == "none":
+        return keras.layers.Rescaling(1.0, name="rescaling", dtype=dtype)
     if scaling == "unit":
         return keras.layers.Rescaling(1 / 255, name="rescaling", dtype=dtype)
     return keras.layers.Rescaling(
@@ -40,7 +42,7 @@ def ranges(rest_bits, scaling):
     }
 
 
-def dense_head(num_classes, *, kernel_initializer, bias_initializer, name, rest=None):
+def dense_head(num_classes, *, rest=None, name, **options):
     """The head of a classifier; ValueError unless there are at least two classes.
 
     Args:
@@ -52,14 +54,9 @@ def dense_head(num_classes, *, kernel_initializer, bias_initializer, name, rest=
             "`num_classes` must be an integer of at least 2. "
             f"Received: num_classes={num_classes!r}"
         )
-    options = {
-        "kernel_initializer": kernel_initializer,
-        "bias_initializer": bias_initializer,
-        "name": name,
-    }
     if rest is None:
-        return keras.layers.Dense(int(num_classes), **options)
+        return keras.layers.Dense(int(num_classes), name=name, **options)
     quantizer = rest.of_kernel(f"{name}.weight_quant")
     return quant_layers.QuantDense(
-        int(num_classes), weight_quantizer=quantizer, **options
+        int(num_classes), weight_quantizer=quantizer, name=name, **options
     )

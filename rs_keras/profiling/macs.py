@@ -11,6 +11,7 @@ import math
 import keras
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import graph
 
 
 def multiply_adds(model, resolution):
@@ -38,6 +39,8 @@ def trainable_parameters(model):
 
 
 def _count(layer, shape):
+    if isinstance(layer, graph.Graph):
+        return sum(_of_operation(*step) for step in layer.steps(shape))
     if isinstance(layer, conv_bn.ResidualBlock):
         total = 0
         if isinstance(layer.shortcut, conv_bn.ConvBN):
@@ -53,3 +56,20 @@ def _count(layer, shape):
             inputs = 1
         return height * width * channels * kh * kw * inputs
     return 0
+
+
+def _of_operation(operation, inputs, output):
+    """Multiply-adds of one operation of a graph: those with a kernel have some."""
+    if isinstance(operation, keras.layers.SeparableConv2D):
+        (depthwise, pointwise) = (
+            math.prod(kernel.shape)
+            for kernel in (operation.depthwise_kernel, operation.pointwise_kernel)
+        )
+        return math.prod(output[1:3]) * (depthwise + pointwise)
+    if not hasattr(operation, "kernel"):
+        return 0
+    if isinstance(operation, keras.layers.Conv2DTranspose):
+        output = inputs[0]  # each of whose pixels meets the kernel once
+    # A kernel of a convolution has the channels of its output, one of a depthwise
+    # convolution, too.
+    return math.prod(output[1:-1]) * math.prod(operation.kernel.shape)
