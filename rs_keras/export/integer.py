@@ -20,9 +20,10 @@ from rs_keras.export import staircase as staircase_lib
 from rs_keras.export import weight_sharing
 
 # Their output is some of their input: it keeps the parameters.
-_SAME = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD")
-# A softmax has no other parameters.
-_SOFTMAX = (1 / 256, integer_graph.LOWEST)
+_SAME = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD", "RESHAPE")
+# These have no other parameters.
+_SHARES = dict.fromkeys(("SOFTMAX", "LOGISTIC"), (1 / 256, integer_graph.LOWEST))
+_AFFINE = ("MUL", "ADD", "SUB")
 _NO_ACTIVATION = schema.ActivationFunctionType.NONE
 # Steps of the output for a step of the input of a convolution that only saturates.
 _STEEP = 8 * codes_lib.LARGEST_CODE
@@ -94,7 +95,7 @@ class _Graph(integer_graph.IntegerGraph):
             elif name in ("QUANTIZE", "DEQUANTIZE"):
                 # 8-bit ranges of training: `_fixed_parameters` has seen to them.
                 self._same[int(operator.outputs[0])] = int(operator.inputs[0])
-            elif name in ("MUL", "ADD") and self.constant(operator) is not None:
+            elif name in _AFFINE and self.constant(operator) is not None:
                 self._affine(name, operator, todo)
             elif name in integer_graph.VERSIONS:
                 self._plain(name, operator)
@@ -102,7 +103,8 @@ class _Graph(integer_graph.IntegerGraph):
                 layer = graph.tensors[operator.outputs[0]].name.decode()
                 raise ValueError(
                     "int8 and lq have rules for convolutions, dense layers, pooling, "
-                    "padding, sums, softmax and LQ-Nets' quantizers. "
+                    "padding, sums, products, ReLU, sigmoid, softmax, hard swish, "
+                    "concatenation and LQ-Nets' quantizers. "
                     f"Received: {name}, in {layer or 'the network'}"
                 )
         self.finish(self._same)
@@ -188,6 +190,7 @@ class _Graph(integer_graph.IntegerGraph):
     def _affine(self, name, operator, todo):
         """`act(factor * x + offset)` of each channel."""
         values = self.constant(operator).astype("float64").reshape(-1)
+        values = -values if name == "SUB" else values
         factor, offset = (values, 0.0) if name == "MUL" else (1.0, values)
         last = operator
         readers = [op for op in todo if last.outputs[0] in op.inputs]
@@ -195,9 +198,10 @@ class _Graph(integer_graph.IntegerGraph):
         if name == "MUL" and plain and readers == todo[:1]:
             following = flatbuffer.operator_name(self.model, todo[0])
             added = self.constant(todo[0])
-            if following == "ADD" and added is not None:
+            if following in ("ADD", "SUB") and added is not None:
                 last = todo.pop(0)
                 offset = added.astype("float64").reshape(-1)
+                offset = -offset if following == "SUB" else offset
         source, target = int(operator.inputs[0]), int(last.outputs[0])
         channels = int(self.graph.tensors[source].shape[-1])
         self.parameters[target] = self._calibrated(target)
@@ -260,11 +264,23 @@ class _Graph(integer_graph.IntegerGraph):
                 )
         if name in _SAME:
             self.parameters[target] = self.parameters[source]
-        elif name == "SOFTMAX":
-            self.parameters[target] = _SOFTMAX
         else:
-            self.parameters[target] = self._calibrated(target)
+            self.parameters[target] = _SHARES.get(name) or self._calibrated(target)
+        if name == "CONCATENATION":
+            # Its kernel copies: all parts need the parameters of the whole.
+            operator.inputs = np.array(
+                [self._requantized(int(i), target) for i in operator.inputs], np.int32
+            )
         self.keep(name, operator)
+
+    def _requantized(self, source, target):
+        """The tensor, or a copy with the parameters of another."""
+        if self.parameters[source] == self.parameters[target]:
+            return source
+        like = self.graph.tensors[source]
+        copy = self.add_tensor(like, self.parameters[target])
+        self.add("QUANTIZE", [source], copy, schema.QuantizeOptionsT(), 2)
+        return copy
 
     def _calibrated(self, index):
         """(scale, zero point) of a range, which holds 0."""

@@ -12,12 +12,19 @@ CODES = HIGHEST - LOWEST
 VERSIONS = {
     "ADD": 2,
     "AVERAGE_POOL_2D": 2,
+    "CONCATENATION": 2,
     "CONV_2D": 3,
     "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 12,
+    "HARD_SWISH": 1,
+    "LOGISTIC": 2,
     "MAX_POOL_2D": 2,
     "MEAN": 2,
+    "MUL": 2,
     "PAD": 2,
+    "RELU": 2,
+    "RELU6": 2,
+    "RESHAPE": 1,
     "SOFTMAX": 2,
 }
 # Input scale times kernel scale over output scale: XNNPACK takes less than 256.
