@@ -47,6 +47,36 @@ def define_pack_flags():
     flag_definitions.define_json()
 
 
+def define_import_flags():
+    """Defines the flags of `python -m tools.import_torch_checkpoint`."""
+    flags.DEFINE_string("checkpoint", None, "A .pth or .safetensors file.")
+    models = flag_definitions.MODELS
+    flags.DEFINE_enum("model", "resnet18", models, "What network it is.")
+    flags.DEFINE_string("output", None, "The .keras file to write.")
+    flags.DEFINE_list("resolutions", "224,192,160,128,96", "Side lengths, in pixels.")
+    flags.DEFINE_float("width", 1.0, "Factor on the channels.", lower_bound=0.01)
+    flags.DEFINE_bool("reset_head", False, "Leave the head out; it starts anew.")
+    flags.DEFINE_integer(
+        "num_classes", None, "Number of classes; default: the checkpoint's.", 2
+    )
+    flags.DEFINE_enum(
+        "scaling",
+        None,
+        ("unit", "imagenet"),
+        "How images were scaled in its training; default: unit (x / 255) for the "
+        "authors' code, imagenet (mean and deviation) for others.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
+
+
+def define_torch_export_flags():
+    """Defines the flags of `python -m tools.export_torch_checkpoint`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("model", None, "A .keras file, in place of a run.")
+    flags.DEFINE_string("output", None, "The .pth or .safetensors file to write.")
+    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
+
+
 def define_export_saved_model_flags():
     """Defines the flags of `python -m tools.export_saved_model`."""
     flag_definitions.define_workdir()

@@ -14,6 +14,8 @@ COMMANDS = (
     "tools.compare_runs",
     "tools.export_saved_model",
     "tools.export_tflite",
+    "tools.export_torch_checkpoint",
+    "tools.import_torch_checkpoint",
     "tools.pack",
 )
 PROBE = '''

@@ -8,6 +8,7 @@ Layers carry the reference's names, so the map is a rule and not a list: a convo
 import keras
 
 from rs_keras.layers import conv_bn
+from rs_keras.layers import graph
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 
@@ -36,8 +37,14 @@ def slots(model):
     reference's layout, None where both are the same.
 
     Raises:
-        ValueError: the network is quantized, which the reference knows nothing of.
+        ValueError: the network is quantized, or was made switchable, which the
+            reference knows nothing of.
     """
+    if any(isinstance(block, graph.Graph) for block in model.blocks):
+        raise ValueError(
+            "The PyTorch reference has ResNets and MobileNetV2 only. "
+            f"Received: {model.name}, a Keras network that was made switchable"
+        )
     if any(map(quantization.is_quantized, conv_bn.leaves(model.blocks))):
         raise ValueError(
             "The PyTorch reference has float networks only. "
