@@ -16,6 +16,8 @@ from rs_keras.models import switchable
 from rs_keras.profiling import macs
 from rs_keras.training import optimizers
 
+# {--preprocessing: the default of --scaling}
+SCALINGS = {"rsnet": "unit", "official_quant": "imagenet"}
 # What calibration measures where nothing else is asked for.
 CALIBRATION_IMAGES = 1000
 MODELS = {
@@ -99,7 +101,7 @@ def classifier(config, class_names, keras_model=None):
         resolutions=config.resolutions,
         num_classes=len(class_names),
         width=config.width,
-        scaling="unit" if config.preprocessing == "rsnet" else "imagenet",
+        scaling=config.scaling or SCALINGS[config.preprocessing],
         weight_bits=config.weight_bits,
         activation_bits=config.activation_bits,
         rest_bits=config.rest_bits,
@@ -126,10 +128,10 @@ def keras_model(config, copy):
 
 def initialize(model, config, keras_model=None):
     """Gives a new network the weights of --init_from; returns what did not fit."""
-    sentences = []
-    if keras_model is not None and keras_model.output_shape[-1] != model.num_classes:
-        classes = f"{keras_model.output_shape[-1]} classes there, {model.num_classes}"
-        sentences.append(f"model: the head starts anew: {classes} here")
+    sentences, there = [], keras_model and keras_model.output_shape[-1]
+    if there not in (None, model.num_classes):
+        classes = f"{there} classes there, {model.num_classes} here"
+        sentences.append(f"model: the head starts anew: {classes}")
     if config.init_from:
         found = keras_file.initialize_from(model, config.init_from)
         sentences += [f"init_from: {sentence}" for sentence in found]
@@ -212,8 +214,7 @@ def calibration_images(workdir, source, number, batch_size, largest):
     Raises:
         ValueError: there are fewer images.
     """
-    if number is None:
-        number = min(CALIBRATION_IMAGES, source.num_examples)
+    number = number or min(CALIBRATION_IMAGES, source.num_examples)
     if number > source.num_examples:
         raise ValueError(
             f"--calibration_images must be at most the {source.num_examples} training "

@@ -75,6 +75,10 @@ def define_train_flags():
         "rsnet: the paper's. official_quant: that of the authors' quantized runs, for "
         "training and evaluation; predict resizes as the paper's does.",
     )
+    define_scaling(
+        "What the network does to RGB 0..255: x / 255, or ImageNet's mean and "
+        "deviation; default: unit, and imagenet with --preprocessing=official_quant."
+    )
     flags.DEFINE_list("area", "0.08,1", "Range of the share of the image cropped.")
     flags.DEFINE_enum(
         "resize",
@@ -200,6 +204,10 @@ def define_quantization_flags():
         "Bases of activations: one, one for each resolution, or one that only the "
         "largest resolution fits.",
     )
+
+
+def define_scaling(what):
+    flags.DEFINE_enum("scaling", None, ("unit", "imagenet"), what)
 
 
 def define_workdir():

@@ -59,12 +59,9 @@ def define_import_flags():
     flags.DEFINE_integer(
         "num_classes", None, "Number of classes; default: the checkpoint's.", 2
     )
-    flags.DEFINE_enum(
-        "scaling",
-        None,
-        ("unit", "imagenet"),
+    flag_definitions.define_scaling(
         "How images were scaled in its training; default: unit (x / 255) for the "
-        "authors' code, imagenet (mean and deviation) for others.",
+        "authors' code, imagenet (mean and deviation) for others."
     )
     flags.DEFINE_bool("overwrite", False, "Replace a file that is there.")
 

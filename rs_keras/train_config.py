@@ -50,6 +50,7 @@ class TrainConfig:
     views: int
     flip: str
     preprocessing: str
+    scaling: str | None
     area: tuple
     resize: str
     epochs: int
@@ -160,6 +161,7 @@ class TrainConfig:
             "--rest_bits": self.rest_bits != 32,
             "--method=shared_bn": self.method == "shared_bn",
             "--views": self.views > 1,
+            "--scaling": self.scaling is not None,
         }
         for flag, given in own.items():
             if given:

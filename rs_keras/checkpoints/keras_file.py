@@ -115,7 +115,7 @@ def initialize_from(model, path):
     if not fits or (other.name, other.scaling) != (model.name, model.scaling):
         raise ValueError(
             "--init_from needs a float run, or one of the same bits, of the same "
-            f"--model. Received: {path} with {_description(other)}, for "
+            f"--model and --scaling. Received: {path} with {_description(other)}, for "
             f"{_description(model)}"
         )
     values = []
@@ -163,7 +163,10 @@ def _description(model):
         for part in (layer, getattr(layer, "weight_quantizer", None)):
             if hasattr(part, "kind"):
                 bits[part.kind] = part.bits
-    return f"{model.name} {bits['weights']}/{bits['activations']}"
+    return (
+        f"{model.name} {bits['weights']}/{bits['activations']}, "
+        f"--scaling={model.scaling}"
+    )
 
 
 def _weights(layer, source):

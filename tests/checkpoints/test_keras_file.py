@@ -40,7 +40,9 @@ def test_another_network_or_scaling_is_refused(tiny, tmp_path):
     path = saved(tiny(), tmp_path / "tiny.keras")
     for model in (tiny(scaling="imagenet"), _with_fewer_blocks(tiny)):
         before = model.get_weights()
-        with pytest.raises(ValueError, match="same --model. Received: .*tiny.keras"):
+        with pytest.raises(
+            ValueError, match="same --model and --scaling. Received: .*tiny.keras"
+        ):
             keras_file.initialize_from(model, path)
         for one, after in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, after)

@@ -118,12 +118,20 @@ def test_safetensors_need_no_pytorch_and_come_back(plain, finished, tmp_path):
     assert not run
 
 
-def test_the_head_is_reset_for_other_classes(plain, tmp_path):
+def test_a_run_starts_from_a_checkpoint_of_another_number_of_classes(
+    plain, photos, tmp_path
+):
     output = tmp_path / "net.keras"
     flags = (f"--checkpoint={plain}", *NARROW, f"--output={output}")
     commands.refuses("needs --reset_head", IMPORT, *flags, "--num_classes=9")
     commands.succeeds(IMPORT, *flags, "--num_classes=9", "--reset_head")
     assert keras_file.load(output).num_classes == 9
+    train = ("--width=0.125", f"--dataset=folder:{photos}", "--resolutions=48,32")
+    train += ("--batch_size=8", "--epochs=1", f"--init_from={output}")
+    train += ("--learning_rate=0.001", f"--workdir={tmp_path / 'run'}")
+    commands.refuses("--scaling=imagenet, for resnet18", "rs_keras.train", *train)
+    printed = commands.succeeds("rs_keras.train", *train, "--scaling=imagenet")
+    assert "the head was reset: it has 3 classes here, 9 there" in printed
     commands.refuses("--output exists", IMPORT, *flags)
     commands.succeeds(IMPORT, *flags, "--overwrite")
 

@@ -1,7 +1,8 @@
 """ResNet-18, -50 and MobileNetV2 from their state dicts, with PyTorch's functions.
 
-Written from He et al. (CVPR 2016) and Sandler et al. (CVPR 2018) in the layouts that
-torchvision and timm document; nothing of this package is used.
+Written from He et al. (CVPR 2016) and Sandler et al. (CVPR 2018); nothing of this
+package is used. Compared once with torchvision 0.28 and timm 1.0.31: keys and shapes
+are theirs, and so are the logits, bit for bit.
 """
 
 import numpy as np
