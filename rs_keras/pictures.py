@@ -54,6 +54,32 @@ def accuracy_against_resolution(path, curves, title):
     _save(drawing, path)
 
 
+def hit_miss(path, shares, title):
+    """Draws what one resolution gets right and another one does not.
+
+    Args:
+        path: of the .png or .svg file to write.
+        shares: {miss: {hit: share 0..1}}, without the diagonal.
+        title: what stands above the picture.
+    """
+    drawing, axes = _drawing()
+    keys = list(shares)
+    rows = [[100 * shares[a].get(b, float("nan")) for b in keys] for a in keys]
+    axes.imshow(rows, cmap="YlOrRd", vmin=0)
+    darkest = max(max(row.values()) for row in shares.values()) * 60
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if x != y:
+                color = "white" if value > darkest else "black"
+                axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=color)
+    axes.set_xticks(range(len(keys)), keys)
+    axes.set_yticks(range(len(keys)), keys)
+    axes.set_xlabel("right at")
+    axes.set_ylabel("wrong at")
+    axes.set_title(f"{title}: % of the images", fontsize=9)
+    _write(drawing, path)
+
+
 def _drawing():
     # Half a second to import, which nobody else needs; without pyplot, no window.
     from matplotlib import figure
@@ -63,10 +89,15 @@ def _drawing():
 
 
 def _save(drawing, path):
-    """Writes a drawing of one pair of axes, whole or not at all."""
+    """Writes a drawing of curves with a grid and a legend."""
     axes = drawing.axes[0]
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=8)
+    _write(drawing, path)
+
+
+def _write(drawing, path):
+    """Writes the file whole or not at all."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     drawing.savefig(temporary, dpi=150, format=path.suffix[1:])

@@ -47,6 +47,15 @@ def define_pack_flags():
     flag_definitions.define_json()
 
 
+def define_hit_miss_flags():
+    """Defines the flags of `python -m tools.hit_miss`."""
+    flags.DEFINE_list("workdir", None, "Directory of the run, or of individual ones.")
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    flag_definitions.define_threads()
+    flags.DEFINE_string("plot", None, "Draw the shares: a .png or .svg file.")
+    flag_definitions.define_json()
+
+
 def define_import_flags():
     """Defines the flags of `python -m tools.import_torch_checkpoint`."""
     flags.DEFINE_string("checkpoint", None, "A .pth or .safetensors file.")

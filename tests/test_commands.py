@@ -15,6 +15,7 @@ COMMANDS = (
     "tools.export_saved_model",
     "tools.export_tflite",
     "tools.export_torch_checkpoint",
+    "tools.hit_miss",
     "tools.import_torch_checkpoint",
     "tools.pack",
 )
