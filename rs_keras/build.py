@@ -16,8 +16,7 @@ from rs_keras.models import switchable
 from rs_keras.profiling import macs
 from rs_keras.training import optimizers
 
-# {--preprocessing: the default of --scaling}
-SCALINGS = {"rsnet": "unit", "official_quant": "imagenet"}
+SCALINGS = {"rsnet": "unit", "official_quant": "imagenet"}  # of --preprocessing
 # What calibration measures where nothing else is asked for.
 CALIBRATION_IMAGES = 1000
 MODELS = {
@@ -94,6 +93,7 @@ def classifier(config, class_names, keras_model=None):
             basis_updates=config.basis_updates,
             activation_basis=config.activation_basis,
             synchronized=config.synchronized_bn,
+            dtype=config.precision,
             class_names=class_names,
         )
     shortcut = {"shortcut": config.shortcut} if config.shortcut != "B" else {}
@@ -115,15 +115,15 @@ def classifier(config, class_names, keras_model=None):
     )
 
 
-def keras_model(config, copy):
+def keras_model(config, workdir):
     """The Keras model in the file that --model names; None if it names none.
 
-    Args:
-        copy: path of the run's own copy of the file, which may not be there yet.
+    A run that goes on has its own copy of the file.
     """
     if not config.own_network:
         return None
-    return keras_file.load_keras_model(copy if copy.exists() else config.model)
+    path = workdir.network if workdir.has_state() else config.model
+    return keras_file.load_keras_model(path)
 
 
 def initialize(model, config, keras_model=None):

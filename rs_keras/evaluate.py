@@ -42,6 +42,11 @@ def main():
                 f"{_some(model.class_names)}. "
                 f"Received: {_some(source.class_names)}"
             )
+        if values.plot and model.views > 1:
+            raise ValueError(
+                "--plot is for networks of several resolutions. "
+                f"Received: --workdir={workdir.path} with {model.views} views"
+            )
         if resolutions is None:
             keys, resolutions, views = model.keys, model.resolutions, model.views
         else:
@@ -76,6 +81,9 @@ def main():
             workdir_lib.write_json(values.json, results)
         if values.plot:
             _plot(values, results, resolutions, workdir)
+    written = [path for path in (values.json, values.plot) if path]
+    if written:
+        print(f"Written: {', '.join(written)}")
 
 
 def _check_calibration(values):

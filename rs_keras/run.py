@@ -38,7 +38,7 @@ class Run:
         self.writes = devices.task.writes
         devices.check_batch_size(config.batch_size, config.accumulate)
         build.set_up(config)
-        self.keras_model = build.keras_model(config, workdir.network)
+        self.keras_model = build.keras_model(config, workdir)
         self.source, validation = sources.open_splits(
             config.dataset, scan=config.scan, on_bad_image=config.on_bad_image
         ).values()

@@ -63,13 +63,13 @@ class Workdir:
                 f"--resume=auto. Received: --workdir={self.path} --resume=never"
             )
         differences = config.differences(self.flags.read_text())
-        if differences and self._has_state():
+        if differences and self.has_state():
             raise ValueError(
                 "The workdir belongs to a run with other flags; choose another. "
                 f"Received: --workdir={self.path}, where " + "; ".join(differences)
             )
 
-    def _has_state(self):
+    def has_state(self):
         """Whether anything would be lost by starting anew."""
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return saved or self.metrics.exists() or self.model.exists()
@@ -132,14 +132,14 @@ class Workdir:
     def start(self, config):
         """Writes flags.cfg; returns sentences on what it said differently."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if config.own_network and not self.network.exists():
+        if config.own_network and not self.has_state():
             temporary = self.path / ".network.keras.tmp"
             shutil.copyfile(config.model, temporary)
             rename(temporary, self.network)
         before = self.flags.read_text() if self.has_run() else None
         if before != config.flagfile():
             write_text(self.flags, config.flagfile())
-        return config.changes(before) if before and self._has_state() else []
+        return config.changes(before) if before and self.has_state() else []
 
     def flag(self, name, default=None):
         """A flag of the run, as text; the default where the flag is newer."""

@@ -52,6 +52,20 @@ def test_a_network_of_ones_own_is_trained_resumed_and_evaluated(file, photos, tm
     )
 
 
+def test_a_start_without_a_checkpoint_takes_the_file_that_is_named_now(
+    file, photos, tmp_path
+):
+    """As after a first start that was killed in its first epoch, with another file."""
+    run = (f"--dataset=folder:{photos}", *FLAGS, "--epochs=1")
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "network.keras").write_text("of another start")
+    (workdir / "flags.cfg").write_text("--model=other.keras\n")
+    run += (f"--model={file}", f"--workdir={workdir}")
+    commands.succeeds("rs_keras.train", *run)
+    assert (workdir / "network.keras").read_bytes() == file.read_bytes()
+
+
 def _lambda(path):
     import keras
 

@@ -5,6 +5,7 @@ Of a run (--workdir) or of a .keras file (--model). The file holds the state dic
 """
 
 import pathlib
+import sys
 
 from rs_keras import config as config_lib
 from rs_keras import tool_flag_definitions
@@ -37,6 +38,12 @@ def main():
         model = keras_file.load(values.workdir or values.model)
         arrays = torch_import.state_dict(model)
         torch_file.write(output, arrays)
+    if model.scaling != "unit":
+        print(
+            f"warning: this network scales images by {model.scaling}; the authors' "
+            "code divides them by 255 and would need the same scaling",
+            file=sys.stderr,
+        )
     total = sum(array.size for array in arrays.values())
     print(f"{output}: {len(arrays)} arrays, {total:,} float32 numbers")
 

@@ -48,14 +48,18 @@ def main():
         )
         torch_import.load_checkpoint(model, arrays, reset_head=values.reset_head)
         temporary = output.with_name(f".{output.stem}.tmp.keras")
-        model.save(temporary)
-        workdir_lib.rename(temporary, output)
+        try:
+            model.save(temporary)
+            workdir_lib.rename(temporary, output)
+        finally:
+            temporary.unlink(missing_ok=True)
     layout = "the authors' code" if branches else "torchvision or timm"
     head = "a new head" if values.reset_head else "its head"
     sides = ", ".join(map(str, model.resolutions))
     print(
         f"{output}: {values.model} at {sides}, {len(arrays)} arrays in the layout of "
-        f"{layout}, with {head} of {classes} classes; images scaled as {model.scaling}"
+        f"{layout}, with {head} of {classes} classes. A run starts from it with "
+        f"--init_from={output} --scaling={model.scaling}"
     )
 
 

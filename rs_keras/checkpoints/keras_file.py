@@ -1,6 +1,7 @@
 """Finished models: read from a file, or used as the start of another run."""
 
 import pathlib
+import re
 import zipfile
 
 import keras
@@ -51,7 +52,7 @@ def load_keras_model(path):
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"A .keras file is needed. Received: {path}")
-    model = _read(path)
+    model = _read(path, compile=False)  # with whatever loss
     if isinstance(model, classifier.Classifier):
         raise ValueError(
             "The file must hold a Keras model that is made switchable; what this "
@@ -60,7 +61,7 @@ def load_keras_model(path):
     return model
 
 
-def _read(path):
+def _read(path, **options):
     """What Keras reads from a .keras file; nothing in it is executed."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"The file must be a whole .keras file. Received: {path}")
@@ -72,12 +73,21 @@ def _read(path):
             f"Received: {path}, which claims {unpacked / 1e6:.0f} MB"
         )
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, **options)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).split("\n")[0][:200]
         raise ValueError(
-            f"Keras cannot read the file ({reason}). Received: {path}"
+            f"Keras cannot read the file ({_reason(str(error))}). Received: {path}"
         ) from error
+
+
+def _reason(text):
+    """What is wrong with a file, of a message of many lines."""
+    if "`Lambda`" in text:
+        return "it has a Lambda layer, whose code would have to be executed"
+    match = re.search(r"Could not locate (?:class|function) '([^']+)'", text)
+    if match:
+        return f"it has a {match[1]}, which is not one of Keras' own"
+    return text.split("\n")[0][:200]
 
 
 def initialize_from(model, path):

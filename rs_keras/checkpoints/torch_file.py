@@ -40,9 +40,12 @@ def read(path):
     if not path.is_file():
         raise ValueError(f"A file with a state dict is needed. Received: {path}")
     found = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    for prefix in _PREFIXES:
+    prefixes = list(_PREFIXES)
+    while prefixes:
+        prefix = prefixes.pop()
         if found and all(key.startswith(prefix) for key in found):
             found = {key.removeprefix(prefix): array for key, array in found.items()}
+            prefixes = list(_PREFIXES)
     return found
 
 
@@ -82,7 +85,7 @@ def _read_safetensors(path):
 
     try:
         found = library.load_file(path)
-    except (safetensors.SafetensorError, TypeError, KeyError) as error:
+    except (safetensors.SafetensorError, *_PICKLE_ERRORS) as error:
         raise _unreadable(path, error) from error
     floats = {key: array.dtype.kind == "f" for key, array in found.items()}
     return {k: v.astype("float32") if floats[k] else v for k, v in found.items()}
@@ -106,23 +109,34 @@ def _read_torch(path):
         if isinstance(found, dict) and isinstance(found.get(place), dict):
             found = found[place]
     if not isinstance(found, dict) or not found:
-        raise _unreadable(path, f"it holds a {type(found).__name__}")
+        raise _unreadable(path, f"which holds a {type(found).__name__}")
     wrong = [key for key, value in found.items() if not torch.is_tensor(value)]
     if wrong or not all(isinstance(key, str) for key in found):
-        raise _unreadable(path, f"{wrong[:1] or 'a key'} is no tensor")
-    return {
-        key: value.detach().float().numpy()
-        if value.is_floating_point()
-        else value.numpy()
-        for key, value in found.items()
-    }
+        raise _unreadable(path, f"where {wrong[:1] or 'a key'} is no tensor")
+    try:
+        return {
+            key: (value.detach().float() if value.is_floating_point() else value)
+            .resolve_conj()
+            .numpy()
+            for key, value in found.items()
+        }
+    except (RuntimeError, TypeError) as error:  # sparse, quantized, without values
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path, error):
-    reason = str(error).strip().splitlines() or ["it ends early"]
+    """One sentence for what may end in a dozen ways."""
+    reason = "which is damaged, or another kind of file"
+    if isinstance(error, str):
+        reason = error
+    elif "Weights only" in str(error):
+        reason = (
+            "which has other objects: PyTorch would have to execute code to read them "
+            "(save model.state_dict())"
+        )
     return ValueError(
-        "The file must hold a state dict, tensors by name, and nothing that would have "
-        f"to be executed. Received: {path} ({reason[0][:120]})"
+        "The file must hold a state dict: tensors by name, and nothing else. "
+        f"Received: {path}, {reason}"
     )
 
 

@@ -95,8 +95,15 @@ def num_classes(arrays):
 
 def _weights(arrays):
     """Without counters, as numpy arrays."""
-    return {
+    found = {
         key: np.asarray(value)
         for key, value in arrays.items()
         if not key.endswith("num_batches_tracked")
     }
+    wrong = [key for key, array in found.items() if array.dtype.kind not in "fiu"]
+    if wrong:
+        raise ValueError(
+            "The state dict must hold real numbers. "
+            f"Received: {wrong[0]} of {found[wrong[0]].dtype}"
+        )
+    return found

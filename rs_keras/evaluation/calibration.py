@@ -9,12 +9,14 @@ import time
 
 import numpy as np
 
+from rs_keras import flag_definitions
 from rs_keras import resolutions as resolutions_lib
 from rs_keras.evaluation import statistics
+from rs_keras.models import classifier
 from rs_keras.models import copies
 from rs_keras.models import preprocessing
 
-MODES = ("interpolate", "nearest", "calibrate", "calibrate_exact")
+MODES = flag_definitions.BN_MODES
 # calibrate_exact ends where a pass moves no mean by more of a deviation, and no
 # variance by more of itself: a few roundings of float32.
 SETTLED = 1e-5
@@ -45,7 +47,8 @@ def add_resolution(model, resolution, dataset=None, *, bn="calibrate", images=No
         dataset: for the last two, batches of training images as `fit` takes them:
             (images, labels), images alone, or ({resolution: images}, labels). Images
             are (N, H, W, 3), RGB 0..255; those of another size are squashed.
-        images: the number of images to take; default: all of the dataset.
+        images: the number of images to take; default: all of the dataset, which then
+            must end.
 
     Returns:
         `Classifier` with that resolution among its own: for `predict`, `save` and
@@ -55,8 +58,15 @@ def add_resolution(model, resolution, dataset=None, *, bn="calibrate", images=No
     Raises:
         ValueError: an argument breaks these rules, or the dataset has fewer images.
     """
+    if not isinstance(model, classifier.Classifier):
+        raise ValueError(
+            "`model` must be a rs_keras.Classifier; make_switchable makes one of "
+            f"another Keras model. Received: model={model!r}"
+        )
     resolution = model.check_resolution(resolution)
     check_mode(bn)
+    if images is not None and images < 1:
+        raise ValueError(f"`images` must be at least 1. Received: images={images}")
     if resolution in model.resolutions:
         raise ValueError(
             f"`resolution` must be a new one, beside {model.resolutions}. "
@@ -161,8 +171,9 @@ class _Calibration:
         progress = self._progress and self._progress(self._title, len(self._batches))
         for batch in self._batches:
             found = model.predict_on_batch(batch)
-            for pool, (mean, variance, count) in zip(pooled, found, strict=True):
-                pool.add(np.asarray(mean), np.asarray(variance), float(count))
+            for pool, calls in zip(pooled, found, strict=True):
+                for mean, variance, count in calls:
+                    pool.add(np.asarray(mean), np.asarray(variance), float(count))
             if progress:
                 progress.step()
         return max(map(self._write, self._norms, pooled))
@@ -172,6 +183,11 @@ class _Calibration:
         new = pool.variance
         if norm.unbiased_moving_variance:
             new = new * pool.count / max(pool.count - 1, 1)
+        if not np.all(np.isfinite([pool.mean, new])):
+            raise ValueError(
+                "The network's activations must be finite to be measured. "
+                f"Received: {norm.name}, which meets others"
+            )
         scale = new + norm.epsilon
         moved = max(
             np.max(np.abs(pool.mean - mean[self._row]) / np.sqrt(scale)),

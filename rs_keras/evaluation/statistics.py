@@ -34,7 +34,7 @@ class Pooled:
 class _Observing(switchable_norm.SwitchableBatchNormalization):
     """Inference that keeps the statistics of what it is given."""
 
-    found = None
+    found = ()  # of each call in a forward pass
     by_batch = False
 
     def call(self, x, resolution=None, training=None):
@@ -42,7 +42,7 @@ class _Observing(switchable_norm.SwitchableBatchNormalization):
         axes = tuple(range(len(x.shape) - 1))
         mean, variance = ops.moments(wide, axes=axes)
         count = ops.size(wide) / x.shape[-1]
-        self.found = mean, variance, ops.cast(count, self.variable_dtype)
+        self.found += ((mean, variance, ops.cast(count, self.variable_dtype)),)
         if not self.by_batch:
             return super().call(x, resolution=resolution)
         gamma, beta, *_ = self.parameters_at(resolution)
@@ -53,7 +53,7 @@ class _Observing(switchable_norm.SwitchableBatchNormalization):
 
 
 class Statistics(keras.Model):
-    """Images -> (mean, variance, count) of each normalization's input."""
+    """Images -> [(mean, variance, count) of each call] of each normalization."""
 
     def __init__(self, network, resolution, by_batch):
         super().__init__(name=f"statistics_{resolution}")
@@ -65,7 +65,7 @@ class Statistics(keras.Model):
     def call(self, x):
         layers = norms(self._network)
         for layer in layers:
-            layer.by_batch = self._by_batch
+            layer.by_batch, layer.found = self._by_batch, ()
         self._network(x, resolution=self._resolution, training=False)
         return [layer.found for layer in layers]
 

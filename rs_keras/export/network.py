@@ -42,7 +42,9 @@ class InferenceNetwork:
         self.class_names = model.class_names
         self._branch = _single_branch(model)
         self._replaced, norms, bases = [], [], []
-        for source, layer in zip(_leaves(model), _leaves(self._branch), strict=True):
+        for source, layer in zip(
+            copies.layers(model), copies.layers(self._branch), strict=True
+        ):
             if isinstance(layer, _Affine):
                 self._replaced.append(layer)
                 norms.append(source)
@@ -109,7 +111,12 @@ def in_float32(model):
     if model.compute_dtype == "float32":
         return model
 
-    config = copies.rewritten(model.get_config(), {"dtype": "float32"})
+    def change(node):
+        # A policy is a dict; the dtype of a cast, which stays, is a name.
+        policy = isinstance(node.get("dtype"), dict)
+        return {**node, "dtype": "float32"} if policy else node
+
+    config = copies.rewritten(model.get_config(), {}, change)
     copy = classifier.Classifier.from_config(config)
     copy.set_weights(model.get_weights())
     return copy
@@ -156,7 +163,7 @@ def _check_model(model):
             raise ValueError(
                 f"Exports need names of classes of one line each. Received: {name!r}"
             )
-    for layer in _leaves(model):
+    for layer in copies.layers(model):
         weights = layer.weights
         if isinstance(layer, quantizers.LQActivationQuantizer):
             weights = [layer.basis]
@@ -194,11 +201,6 @@ def _single_branch(model):
     config = copies.rewritten(model.get_config(), single, change)
     with keras.saving.custom_object_scope({"_Affine": _Affine}):
         return classifier.Classifier.from_config(config)
-
-
-def _leaves(model):
-    """The layers with weights, in the same order for the network and its branch."""
-    return [*conv_bn.leaves(model.blocks), model.head, *model.ranges.values()]
 
 
 def _norm_block(norm):

@@ -53,23 +53,31 @@ def with_resolutions(model, added, interpolation=resolutions_lib.interpolation):
     new = {*old, *map(model.check_resolution, added)}
     new = resolutions_lib.check_resolutions(new)
 
+    config = model.get_config()
+    private = _has_private_bases(config)
+
     def change(node):
-        bases = node.get("bases")
-        if bases and bases["config"]["activation_basis"] == "private":
-            quantizer = node["quantizer"]
-            if quantizer is not None:
-                config = {**quantizer["config"], "rows": len(new)}
-                node = {**node, "quantizer": {**quantizer, "config": config}}
+        if private and node.get("class_name") == "LQActivationQuantizer":
+            node = {**node, "config": {**node["config"], "rows": len(new)}}
         if _items(node.get("resolutions", ())) == old:
             node = {**node, "resolutions": new}
         return node
 
-    copy = classifier.Classifier.from_config(rewritten(model.get_config(), {}, change))
+    copy = classifier.Classifier.from_config(rewritten(config, {}, change))
     mixture = [interpolation(resolution, old) for resolution in new]
-    for source, layer in zip(_layers(model), _layers(copy), strict=True):
+    for source, layer in zip(layers(model), layers(copy), strict=True):
         layer.set_weights(_mixed(source, layer, mixture))
     copy.alpha.assign(_mix(np.array(model.alpha), mixture))
     return copy
+
+
+def _has_private_bases(node):
+    """Whether activations have a basis for each resolution, anywhere in a network."""
+    if isinstance(node, dict):
+        if node.get("activation_basis") == "private":
+            return True
+        node = list(node.values())
+    return isinstance(node, list) and any(map(_has_private_bases, node))
 
 
 def _items(value):
@@ -77,7 +85,8 @@ def _items(value):
     return tuple(value["items"] if isinstance(value, dict) else value)
 
 
-def _layers(model):
+def layers(model):
+    """The layers with weights, in the same order for a network and its copies."""
     return [*conv_bn.leaves(model.blocks), model.head, *model.ranges.values()]
 
 

@@ -14,7 +14,7 @@ SCALINGS = ("unit", "imagenet", "none")
 def rescaling(scaling, dtype):
     """The layer that scales RGB 0..255."""
     if scaling == "none":
-        return keras.layers.Rescaling(1.0, name="rescaling", dtype=dtype)
+        return keras.layers.Rescaling(1.0, name="rescaling", dtype="float32")
     if scaling == "unit":
         return keras.layers.Rescaling(1 / 255, name="rescaling", dtype=dtype)
     return keras.layers.Rescaling(

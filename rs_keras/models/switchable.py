@@ -9,18 +9,10 @@ from rs_keras.layers import graph
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
+from rs_keras.models import graph_quantization
+from rs_keras.models import switchable_checks
 from rs_keras.models import tracing
 
-# With these a network takes images of one size, or makes them so.
-_FIXED_SIZE = ("Flatten", "Resizing", "CenterCrop", "RandomCrop")
-_OTHER_NORMS = (
-    "GroupNormalization",
-    "LayerNormalization",
-    "RMSNormalization",
-    "SpectralNormalization",
-    "UnitNormalization",
-)
-_NORM_CONSTRAINTS = ("beta_constraint", "gamma_constraint")
 _QUANTIZED = {
     keras.layers.Conv2D: quant_layers.QuantConv2D,
     keras.layers.DepthwiseConv2D: quant_layers.QuantDepthwiseConv2D,
@@ -39,6 +31,7 @@ def make_switchable(
     basis_updates="once",
     activation_basis="shared",
     synchronized=False,
+    dtype=None,
     class_names=None,
 ):
     """A resolution-switchable copy of a Keras classifier.
@@ -70,6 +63,7 @@ def make_switchable(
         basis_updates, activation_basis: see `quantization.Bases`.
         synchronized: batch normalization over all devices of a `tf.distribute`
             strategy.
+        dtype: dtype policy of all layers, as "mixed_float16"; default: each its own.
         class_names: names of the classes, kept with the model.
 
     Returns:
@@ -88,19 +82,23 @@ def make_switchable(
         basis_updates=basis_updates,
         activation_basis=activation_basis,
     )
-    replace = _Replacement(resolutions, low_bit, synchronized)
-    trace = tracing.Trace(keras_model, preprocessing, replace, _check)
-    _check_norms(trace)
+    replace = _Replacement(resolutions, low_bit, synchronized, dtype)
+    trace = tracing.Trace(
+        keras_model, preprocessing, replace, switchable_checks.check_layer
+    )
+    switchable_checks.check_norms(trace)
     head, head_weights = trace.take_head(num_classes)
+    name = tracing.clean(keras_model.name)
     if activation_bits != quantization.FLOAT_BITS:
-        trace.quantize_activations(low_bit)
+        graph_quantization.quantize_activations(trace, low_bit)
     block = graph.Graph(
         *trace.pruned(),
         bases=low_bit and low_bit.bases,
-        name=f"{keras_model.name}_graph",
-        dtype=keras_model.dtype_policy,
+        name=f"{name}_graph",
+        # Its layers cast for themselves; images 0..255 do not fit into bfloat16.
+        dtype="float32",
     )
-    minimum = _minimum_resolution(block, resolutions)
+    minimum = switchable_checks.minimum_resolution(block, resolutions)
     model = classifier.Classifier(
         [block],
         head,
@@ -108,8 +106,8 @@ def make_switchable(
         scaling="none",
         class_names=class_names,
         minimum_resolution=minimum,
-        name=keras_model.name,
-        dtype=keras_model.dtype_policy,
+        name=name,
+        dtype=replace.policy,
     )
     replace.copy_weights()
     if head_weights is not None:
@@ -120,17 +118,20 @@ def make_switchable(
 class _Replacement:
     """Makes the layer that takes the place of one of the original."""
 
-    def __init__(self, resolutions, low_bit, synchronized):
+    def __init__(self, resolutions, low_bit, synchronized, dtype):
         self._resolutions = resolutions
         self._low_bit = low_bit
         self._synchronized = synchronized
+        self._dtype = dtype
+        self.policy = dtype  # of the network: that of its first normalization
         self._made = []
         self._first = True
 
     def __call__(self, layer, name):
         """A layer called `name`, whose weights are copied later."""
         found = self._new(layer, name)
-        if isinstance(layer, keras.layers.Layer):
+        constant = isinstance(layer, keras.layers.Normalization)
+        if isinstance(layer, keras.layers.Layer) and not constant:
             self._made.append((layer, found))
         return found
 
@@ -148,7 +149,14 @@ class _Replacement:
 
     def _new(self, layer, name):
         config = {**layer.get_config(), "name": name}
+        if self._dtype is not None:
+            config["dtype"] = self._dtype
+        if isinstance(layer, keras.layers.Normalization):
+            return _constant_normalization(layer, config)
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            self._first = False
         if isinstance(layer, keras.layers.BatchNormalization):
+            self.policy = self.policy or layer.dtype_policy
             config["synchronized"] |= self._synchronized
             return _switchable_norm(config, self._resolutions)
         counterpart = _QUANTIZED.get(type(layer))
@@ -159,6 +167,18 @@ class _Replacement:
             return type(layer).from_config(config)
         quantizer = self._low_bit.of_kernel(f"{name}.weight_quant")
         return counterpart.from_config({**config, "weight_quantizer": quantizer})
+
+
+def _constant_normalization(layer, config):
+    """A layer of images, as one whose numbers are part of its configuration.
+
+    Those that it was adapted to are state beside its weights, which copies would lose.
+    """
+    if layer.input_mean is None and layer.built:
+        for name, value in (("mean", layer.mean), ("variance", layer.variance)):
+            value = np.asarray(value)
+            config[name] = float(value) if value.size == 1 else value.ravel().tolist()
+    return type(layer).from_config(config)
 
 
 def _switchable_norm(config, resolutions):
@@ -193,89 +213,3 @@ def _copy_norm(layer, found):
         pairs.append((layer.gamma, found.gamma))
     for source, stacked in pairs:
         stacked.assign(np.broadcast_to(np.array(source), stacked.shape))
-
-
-def _check(layer, shapes):
-    """Raises ValueError for a layer that a switchable network cannot have."""
-    kind, named = type(layer).__name__, f"{layer.name} ({type(layer).__name__})"
-    stock = isinstance(layer, keras.Model) or _is_stock(layer)
-    if kind == "Lambda" or not stock:
-        raise ValueError(
-            "The layers of a network that is made switchable must be Keras' own, and "
-            f"no Lambda. Received: {named}"
-        )
-    if kind in _OTHER_NORMS:
-        raise ValueError(
-            "Only batch normalization can be private to a resolution; a network with "
-            f"another normalization cannot be made switchable. Received: {named}"
-        )
-    known = all(side is not None for shape in shapes or () for side in shape[1:])
-    if kind in _FIXED_SIZE and not (known and kind == "Flatten"):
-        raise ValueError(
-            "A network that is made switchable must take images of any size; a layer "
-            "that fixes it (GlobalAveragePooling2D does not) cannot stay. "
-            f"Received: {named}"
-        )
-    if not isinstance(layer, keras.layers.Layer):
-        return
-    for key, value in layer.get_config().items():
-        refused = key.endswith("_regularizer") or key in _NORM_CONSTRAINTS
-        if value is not None and refused:
-            raise ValueError(
-                "Regularizers of layers, and constraints of normalizations, have no "
-                "part in the training of switchable networks; weight decay is the "
-                f"optimizer's. Received: {named} with {key}"
-            )
-
-
-def _is_stock(layer):
-    return type(layer).__module__.split(".")[0] == "keras"
-
-
-def _check_norms(trace):
-    kind = switchable_norm.SwitchableBatchNormalization
-    if not any(isinstance(operation, kind) for operation in trace.operations):
-        raise ValueError(
-            "A network without batch normalization has nothing that could be private "
-            f"to a resolution. Received: {trace.name}"
-        )
-
-
-def _minimum_resolution(block, resolutions):
-    """The smallest image side that the strides and paddings of a network allow.
-
-    Raises:
-        ValueError: one of the resolutions is none that they allow.
-    """
-    large = 1024
-    shapes = [shape for _, _, shape in block.steps((1, large, large, 3))]
-    last = min(s[1] for s in shapes if s and len(s) == 4 and s[1] > 1)
-    stride = -(-large // last)
-    for resolution in resolutions:
-        reason = _refusal(block, resolution)
-        if resolution < stride:
-            reason = f"less than its strides, which come to {stride}"
-        if reason is not None:
-            raise ValueError(
-                f"`resolutions` must be sizes that the network can take. "
-                f"Received: {resolution}, {reason}"
-            )
-    low, high = stride, resolutions[-1]
-    while low < high:
-        middle = (low + high) // 2
-        if _refusal(block, middle) is None:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _refusal(block, side):
-    """Why an image of a size does not come through; None if it does."""
-    try:
-        for operation, _, shape in block.steps((1, side, side, 3)):
-            if shape and 0 in shape:
-                return f"of which {operation.name} leaves nothing"
-    except (ValueError, TypeError) as error:
-        return f"which its layers cannot: {str(error).splitlines()[0]}"
-    return None

@@ -1,9 +1,10 @@
 """The graph of a Keras model as a list of operations and of nodes."""
 
+import re
+
 import keras
 
 from rs_keras.layers import graph
-from rs_keras.layers import quantization
 from rs_keras.models import ends
 
 
@@ -55,25 +56,18 @@ class Trace:
         while self._is_last(number):
             (number,) = graph.tensors(self.nodes[number - 1][1])
         position, args, _ = self.nodes[number - 1]
-        layer, weights = self.operations[position], []
-        dense = isinstance(layer, keras.layers.Dense)
-        if dense or isinstance(layer, keras.layers.Conv2D):
-            dense = layer.activation in (
-                keras.activations.linear,
-                keras.activations.softmax,
-            )
-            weights = self._originals[position].get_weights()
-            *sides, _ = self._shapes[number][1:]
-            pointwise = all(side == 1 for side in (*sides, *weights[0].shape[:-2]))
-            dense = dense and pointwise
-        if not dense:
+        layer = self.operations[position]
+        (before,) = graph.tensors(args)[:1] or (None,)
+        alone = sum(node[0] == position for node in self.nodes) == 1
+        if not alone or not _makes_logits(layer, self._shapes[before or 0]):
             raise ValueError(
                 "A network that is made switchable must end with logits, or their "
-                "softmax, of a dense layer (or a 1x1 convolution behind global "
+                "softmax, of a plain dense layer (or 1x1 convolution behind global "
                 f"pooling). Received: {self.name}, which ends with {layer.name} "
-                f"({type(layer).__name__})"
+                f"({_kind(layer)})"
             )
-        (self.output,) = graph.tensors(args)
+        weights = self._originals[position].get_weights()
+        self.output = before
         weights[0] = weights[0].reshape(weights[0].shape[-2:])
         head = ends.dense_head(
             weights[0].shape[-1] if num_classes is None else num_classes,
@@ -85,20 +79,6 @@ class Trace:
             trainable=layer.trainable,
         )
         return head, weights if head.units == weights[0].shape[-1] else None
-
-    def quantize_activations(self, low_bit):
-        """Puts a quantizer behind each ReLU whose output a quantized layer takes."""
-        nodes, self.nodes = self.nodes, []
-        references = {0: {graph.TENSOR: 0}}
-        for number, (position, args, kwargs) in enumerate(nodes, 1):
-            reference = self._append(position, *graph.fill((args, kwargs), references))
-            relu = self.operations[position]
-            if _is_relu(relu) and self._feeds_quantized(nodes, number):
-                self.operations.append(low_bit.of_activations(f"{relu.name}.quant"))
-                end = len(self.operations) - 1
-                reference = self._append(end, (reference,), {})
-            references[number] = reference
-        self.output = references[self.output][graph.TENSOR]
 
     def pruned(self):
         """(operations, nodes, output) that the output needs."""
@@ -147,7 +127,7 @@ class Trace:
                 # Calling the original would leave a trace in it.
                 copy = _functional(operation, new=True)
             elif isinstance(operation, keras.layers.Layer):
-                copy = self._replace(operation, self._unique(operation.name))
+                copy = self._replace(operation, self.unique(operation.name))
             else:
                 copy = type(operation).from_config(operation.get_config())
             self._copies[key] = copy
@@ -184,11 +164,11 @@ class Trace:
             self._originals.append(original)
         self._shapes.append(tuple(output.shape))
         position = self.operations.index(operation)
-        self._append(position, *self._referring((args, kwargs)))
+        self.append(position, *self._referring((args, kwargs)))
         self._number(output, len(self.nodes))
         return output
 
-    def _append(self, position, args, kwargs):
+    def append(self, position, args, kwargs):
         """Adds a node; returns the reference to what it returns."""
         self.nodes.append((position, tuple(args), dict(kwargs)))
         return {graph.TENSOR: len(self.nodes)}
@@ -207,7 +187,9 @@ class Trace:
             return type(node)(self._referring(value) for value in node)
         return node
 
-    def _unique(self, name):
+    def unique(self, name):
+        """A name that no operation has, of letters that every backend takes."""
+        name = clean(name)
         taken = {operation.name for operation in self.operations}
         found, n = name, 1
         while found in taken:
@@ -226,31 +208,33 @@ class Trace:
         softmax = softmax and layer.activation is keras.activations.softmax
         return softmax or type(layer).__name__ == "Softmax"
 
-    def _feeds_quantized(self, nodes, number):
-        for following, (position, args, kwargs) in enumerate(nodes, 1):
-            if number in graph.tensors((args, kwargs)):
-                layer = self.operations[position]
-                if quantization.is_quantized(layer):
-                    return True
-                passed = isinstance(layer, _LEAVING_LEVELS)
-                if passed and self._feeds_quantized(nodes, following):
-                    return True
-        return False
+
+def _makes_logits(layer, shape):
+    """Whether a layer is a dense one, on features (N, C) or (N, 1, 1, C)."""
+    dense = isinstance(layer, keras.layers.Dense) and len(shape) == 2
+    if type(layer).__name__ in ("Conv2D", "QuantConv2D"):
+        dense = layer.groups == 1 and tuple(shape[1:3]) == (1, 1)
+        dense = dense and {*layer.kernel_size, *layer.strides} == {1}
+    ends = (keras.activations.linear, keras.activations.softmax)
+    return (
+        dense
+        and layer.activation in ends
+        and not getattr(layer, "lora_enabled", False)
+        and layer.kernel_constraint is None
+        and layer.bias_constraint is None
+    )
 
 
-# What of a tensor's levels makes nothing but such levels, and zeros.
-_LEAVING_LEVELS = (
-    keras.layers.ZeroPadding2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.Dropout,
-)
+def _kind(layer):
+    """The class of a layer, with its activation where it has one."""
+    activation = getattr(layer, "activation", None)
+    name = f", {activation.__name__}" if activation is not None else ""
+    return f"{type(layer).__name__}{name}"
 
 
-def _is_relu(layer):
-    if isinstance(layer, keras.layers.ReLU):
-        return not layer.negative_slope and not layer.threshold
-    relus = (keras.activations.relu, keras.activations.relu6)
-    return isinstance(layer, keras.layers.Activation) and layer.activation in relus
+def clean(name):
+    """A name without the letters that TensorFlow refuses in its graphs."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name)
 
 
 def _is_tensor(value):

@@ -113,6 +113,10 @@ def test_safetensors_need_no_pytorch_and_come_back(plain, finished, tmp_path):
     back = tmp_path / "run.safetensors"
     commands.succeeds(EXPORT, f"--workdir={finished}", f"--output={back}")
     run = torch_import.state_dict(keras_file.load(finished))
+    warned = commands.run(EXPORT, f"--model={output}", f"--output={tmp_path / 'b.pt'}")
+    assert warned.returncode in (0, 2)  # without PyTorch it says so
+    if warned.returncode == 0:
+        assert "scales images by imagenet" in warned.stderr
     for key, value in safetensors.numpy.load_file(back).items():
         np.testing.assert_array_equal(value, run.pop(key))
     assert not run
@@ -160,7 +164,8 @@ class Executes:
 
 def test_pickles_that_are_no_state_dict_are_refused(refused, capfd):
     torch = pytest.importorskip("torch", reason="reads PyTorch's files")
-    for value in (Executes(), {"state_dict": Executes()}, [1, 2], {"a": 3}, {}):
+    sparse = {"a": torch.eye(3).to_sparse()}
+    for value in (sparse, Executes(), {"state_dict": Executes()}, [1, 2], {"a": 3}, {}):
         file = io.BytesIO()
         torch.save(value, file)
         refused("must hold a state dict", file.getvalue())
@@ -173,6 +178,14 @@ def test_pickles_that_are_no_state_dict_are_refused(refused, capfd):
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(50_000_000))
     refused("unpack to at most 20 times its size", bomb.getvalue())
+
+
+def test_prefixes_of_wrappers_are_taken_off_whatever_their_order(tmp_path):
+    for prefix in ("module.", "_orig_mod.module.", "module._orig_mod."):
+        arrays = {f"{prefix}fc.{name}": np.ones(2, "f4") for name in ("weight", "bias")}
+        safetensors.numpy.save_file(arrays, tmp_path / "a.safetensors")
+        found = torch_file.read(tmp_path / "a.safetensors")
+        assert set(found) == {"fc.weight", "fc.bias"}
 
 
 def test_files_and_keys_that_do_not_fit_are_named(refused, plain):
@@ -189,6 +202,8 @@ def test_files_and_keys_that_do_not_fit_are_named(refused, plain):
     refused(
         "1 missing keys: conv1.weight", packed(**{"conv1.weight": None}), name, *NARROW
     )
+    complex_kernel = {"conv1.weight": np.zeros((8, 3, 7, 7), "complex64")}
+    refused("real numbers", packed(**complex_kernel), name, *NARROW)
     refused("1 unexpected keys: more", packed(more=np.zeros(3)), name, *NARROW)
     refused("layer1.0.conv1.weight is (8, 8, 5, 5)", packed(**kernel), name, *NARROW)
     headless = packed(**{"fc.weight": None, "fc.bias": None})
