@@ -134,9 +134,8 @@ def _plot(values, results, resolutions, workdir):
         (r, results["resolutions"][str(r)]["top1"], str(r) not in results["untrained"])
         for r in resolutions
     ]
-    curves = {workdir.path.name: points}
-    title = f"Untrained resolutions by --bn={values.bn}"
-    pictures.accuracy_against_resolution(values.plot, curves, title)
+    curves = {f"{workdir.path.name}, --bn={values.bn}": points}
+    pictures.accuracy_against_resolution(values.plot, curves)
 
 
 def _some(names):

@@ -6,39 +6,39 @@ import pathlib
 from rs_keras import workdir
 
 
-def accuracy_against_latency(path, curves, latency):
-    """Draws a line for each file.
+def accuracy_against_cost(path, curves, cost, accuracy=None):
+    """Draws a line for each network or file.
 
     Args:
         path: of the .png or .svg file to write.
-        curves: {title: [(latency in ms, accuracy 0..1, resolution), ...]}; all have the
-            accuracies of one network.
-        latency: what kind it is, for the axis.
+        curves: {title: [(cost, accuracy 0..1, resolution), ...]}.
+        cost: what it is, with its unit, for the axis.
+        accuracy: what is drawn instead, for the other axis.
     """
     drawing, axes = _drawing()
     markers = itertools.cycle("os^Dv<>pP")
-    slowest = {}
+    dearest = {}
     for title, points in curves.items():
-        latencies = [point[0] for point in points]
+        costs = [point[0] for point in points]
         accuracies = [point[1] for point in points]
-        axes.plot(latencies, accuracies, marker=next(markers), ms=4, label=title)
+        axes.plot(costs, accuracies, marker=next(markers), ms=4, label=title)
         for *place, resolution in points:
-            slowest[resolution] = max(slowest.get(resolution, place), place)
-    for resolution, place in slowest.items():
+            dearest[resolution] = max(dearest.get(resolution, place), place)
+    for resolution, place in dearest.items():
         axes.annotate(resolution, place, xytext=(6, -3), textcoords="offset points")
     axes.margins(x=0.1)  # room for the numbers
-    axes.set_xlabel(latency)
-    axes.set_ylabel("top-1 accuracy of the run")
+    axes.set_xlabel(cost)
+    axes.set_ylabel(accuracy or "top-1 accuracy")
     _save(drawing, path)
 
 
-def accuracy_against_resolution(path, curves, title):
+def accuracy_against_resolution(path, curves, accuracy=None):
     """Draws a line for each network; what it was trained at is marked.
 
     Args:
         path: of the .png or .svg file to write.
         curves: {title: [(resolution, accuracy 0..1, whether it was trained), ...]}.
-        title: what stands above the picture.
+        accuracy: what is drawn instead, for the axis.
     """
     drawing, axes = _drawing()
     for label, points in curves.items():
@@ -48,9 +48,8 @@ def accuracy_against_resolution(path, curves, title):
         trained = [i for i, point in enumerate(points) if point[2]]
         axes.plot(sides, accuracies, marker="o", ms=7, markevery=trained, label=label)
         axes.plot(sides, accuracies, ".", ms=6, color=axes.lines[-1].get_color())
-    axes.set_title(title, fontsize=9)
     axes.set_xlabel("resolution in pixels (large dots: trained)")
-    axes.set_ylabel("top-1 accuracy")
+    axes.set_ylabel(accuracy or "top-1 accuracy")
     _save(drawing, path)
 
 
@@ -80,12 +79,57 @@ def hit_miss(path, shares, title):
     _write(drawing, path)
 
 
-def _drawing():
+def batch_norm(path, rows):
+    """Draws what batch normalization learnt: a panel for each parameter.
+
+    Args:
+        path: of the .png or .svg file to write.
+        rows: {resolution: {"gamma": [of each layer], "beta", "mean", "variance"}}.
+    """
+    drawing, panels = _drawing(2, 2)
+    names = ("gamma", "beta", "mean", "variance")
+    for axes, name in zip(panels.flat, names, strict=True):
+        for number, (key, row) in enumerate(rows.items()):
+            color = _shade(number, len(rows))
+            layers = range(1, len(row[name]) + 1)
+            axes.plot(layers, row[name], marker=".", lw=1, color=color, label=key)
+        axes.set_title(name, fontsize=9)
+        axes.grid(visible=True, alpha=0.3)
+    for axes in panels[1]:
+        axes.set_xlabel("layer")
+    panels[0, 0].legend(fontsize=7)
+    _write(drawing, path)
+
+
+def alpha(path, shares):
+    """Draws the share of each branch in the ensemble over the epochs.
+
+    Args:
+        path: of the .png or .svg file to write.
+        shares: {branch: {epoch, as text: share 0..1}}.
+    """
+    drawing, axes = _drawing()
+    for number, (key, row) in enumerate(shares.items()):
+        color = _shade(number, len(shares))
+        axes.plot([int(epoch) for epoch in row], row.values(), color=color, label=key)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("share in the ensemble")
+    _save(drawing, path)
+
+
+def _shade(number, count):
+    """The colour of one of several resolutions, from dark (large) to light."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.9 * number / max(count - 1, 1))
+
+
+def _drawing(*grid):
     # Half a second to import, which nobody else needs; without pyplot, no window.
     from matplotlib import figure
 
     drawing = figure.Figure(figsize=(7, 4.5), layout="constrained")
-    return drawing, drawing.subplots()
+    return drawing, drawing.subplots(*grid)
 
 
 def _save(drawing, path):

@@ -56,6 +56,36 @@ def define_hit_miss_flags():
     flag_definitions.define_json()
 
 
+def define_bn_flags():
+    """Defines the flags of `python -m tools.bn_parameters`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("plot", None, "Draw them: a .png or .svg file.")
+    flag_definitions.define_json()
+
+
+def define_alpha_flags():
+    """Defines the flags of `python -m tools.alpha`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string("plot", None, "Draw the shares: a .png or .svg file.")
+    flag_definitions.define_json()
+
+
+def define_plot_flags():
+    """Defines the flags of `python -m tools.plot_accuracy`."""
+    flags.DEFINE_multi_string("curve", [], "TITLE=PATH[,PATH...]; may be repeated.")
+    flags.DEFINE_enum(
+        "against",
+        "resolution",
+        ("resolution", "multiply_adds"),
+        "What accuracy is drawn against.",
+    )
+    flags.DEFINE_string(
+        "relative_to", None, "Draw the difference to these: PATH[,PATH...]."
+    )
+    flags.DEFINE_string("plot", None, "The .png or .svg file to draw.")
+    flag_definitions.define_json()
+
+
 def define_import_flags():
     """Defines the flags of `python -m tools.import_torch_checkpoint`."""
     flags.DEFINE_string("checkpoint", None, "A .pth or .safetensors file.")

@@ -10,7 +10,9 @@ COMMANDS = (
     "rs_keras.train",
     "rs_keras.evaluate",
     "rs_keras.predict",
+    "tools.alpha",
     "tools.benchmark_tflite",
+    "tools.bn_parameters",
     "tools.compare_runs",
     "tools.export_saved_model",
     "tools.export_tflite",
@@ -18,6 +20,7 @@ COMMANDS = (
     "tools.hit_miss",
     "tools.import_torch_checkpoint",
     "tools.pack",
+    "tools.plot_accuracy",
 )
 PROBE = '''
 """A module that says where it is, and ends as it is told."""

@@ -190,7 +190,7 @@ def _plot(path, report, accuracies):
                 if size in accuracies
             ]
     machine = report["machine"]
-    pictures.accuracy_against_latency(
+    pictures.accuracy_against_cost(
         path,
         {title: points for title, points in curves.items() if points},
         f"median latency, ms ({next(iter(report['files'][0]['apis']))}, "

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from rs_keras.layers import conv_bn
+from rs_keras.layers import switchable_norm
+
 
 def hits(model, dataset, keys=None, *, on_batch=None):
     """Which images a network classifies correctly, at each of several resolutions.
@@ -46,3 +49,39 @@ def hit_miss(found):
         }
         for miss in found
     }
+
+
+def batch_norm(model):
+    """RS-Nets, Fig. 6: what batch normalization learnt, by layer and resolution.
+
+    Args:
+        model: `Classifier`.
+
+    Returns:
+        {"layers": [name, ...], "rows": {str(key): {"gamma": [mean over the channels,
+        of each layer], "beta", "mean", "variance": the same}}}.
+
+    Raises:
+        ValueError: all resolutions share one normalization.
+    """
+    kind = switchable_norm.SwitchableBatchNormalization
+    norms = [x for x in conv_bn.leaves(model.blocks) if isinstance(x, kind)]
+    if any(norm.keys != model.keys for norm in norms):
+        raise ValueError(
+            "Only private batch normalizations can be compared. "
+            f"Received: {model.name}, trained with --method=shared_bn"
+        )
+    weights = {
+        "gamma": [norm.gamma for norm in norms],
+        "beta": [norm.beta for norm in norms],
+        "mean": [norm.moving_mean for norm in norms],
+        "variance": [norm.moving_variance for norm in norms],
+    }
+    rows = {
+        str(key): {
+            name: [float(np.mean(np.array(weight)[row])) for weight in found]
+            for name, found in weights.items()
+        }
+        for row, key in enumerate(model.keys)
+    }
+    return {"layers": [norm.name for norm in norms], "rows": rows}

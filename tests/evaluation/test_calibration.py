@@ -3,9 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import interpreter as litert
 
 import rs_keras
 from rs_keras import resolutions as resolutions_lib
+from rs_keras.export import saved_model
+from rs_keras.export import tflite
 from rs_keras.layers import conv_bn
 from rs_keras.layers import switchable_norm
 
@@ -195,6 +198,19 @@ def test_added_resolution_is_saved_and_trained(model, batch, tmp_path):
     loaded.compile(rs_keras.SGD(0.01))
     loaded.fit(images, labels, verbose=0)
     assert set(loaded.evaluate(images, labels, verbose=0)) >= {"top1_40", "top1_64"}
+
+
+def test_added_resolution_is_exported(model, batch, tmp_path):
+    images, _ = batch(n=6, side=40)
+    added = rs_keras.add_resolution(model, 40, [images])
+    report = saved_model.export_saved_model(added, tmp_path / "saved")
+    assert set(report["signatures"]) == {"r64", "r48", "r40", "r32", "serving_default"}
+    data, report = tflite.convert(added, "signatures", "float32")
+    assert report["resolutions"] == [64, 48, 40, 32]
+    run = litert.Interpreter(model_content=data).get_signature_runner("r40")
+    found = run(image=images[:1].astype("float32"))["logits"]
+    # LiteRT's kernels round otherwise.
+    np.testing.assert_allclose(found, added(images[:1], resolution=40), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_picture_has_a_line_for_each_file(tmp_path):
     }
     for name in ("picture.svg", "picture.png"):
         path = tmp_path / name
-        pictures.accuracy_against_latency(path, curves, "ms")
+        pictures.accuracy_against_cost(path, curves, "ms")
         assert path.read_bytes()[:5] in (b"<?xml", b"\x89PNG\r")
 
 
