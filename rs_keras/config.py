@@ -46,16 +46,16 @@ def check_json():
         )
 
 
-def check_plot():
-    """Raises ValueError unless --plot, if given, can be drawn."""
-    path = flags.FLAGS.plot
+def check_plot(name="plot"):
+    """Raises ValueError unless the picture that a flag names, if any, can be drawn."""
+    path = getattr(flags.FLAGS, name)
     if path is None:
         return
     directory = os.path.dirname(path) or "."
     if not path.endswith((".png", ".svg")) or not os.path.isdir(directory):
         raise ValueError(
-            "--plot must be a .png or .svg file in a directory that exists. "
-            f"Received: --plot={path}"
+            f"--{name} must be a .png or .svg file in a directory that exists. "
+            f"Received: --{name}={path}"
         )
 
 

@@ -70,11 +70,13 @@ def main():
         )
     sides, skipped = resolutions * views, (source.skipped,)
     results = build.results(model, found, keys, sides, skipped)
-    results["untrained"] = {
+    untrained = {
         str(r): network.added_resolutions.get(r, {"bn": values.bn})
         for r in resolutions
         if r not in model.resolutions or r in model.added_resolutions
     }
+    if untrained:
+        results["untrained"] = untrained
     print(report.table(results))
     with config_lib.mistakes():
         if values.json:
@@ -130,10 +132,9 @@ def _with_rows(model, resolutions, values, workdir):
 def _plot(values, results, resolutions, workdir):
     from rs_keras import pictures
 
-    points = [
-        (r, results["resolutions"][str(r)]["top1"], str(r) not in results["untrained"])
-        for r in resolutions
-    ]
+    untrained = results.get("untrained", {})
+    found = results["resolutions"]
+    points = [(r, found[str(r)]["top1"], str(r) not in untrained) for r in resolutions]
     curves = {f"{workdir.path.name}, --bn={values.bn}": points}
     pictures.accuracy_against_resolution(values.plot, curves)
 

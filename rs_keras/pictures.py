@@ -101,6 +101,25 @@ def batch_norm(path, rows):
     _write(drawing, path)
 
 
+def cumulative(path, found, shares):
+    """Draws how features are distributed, prepared as for training and for testing.
+
+    Args:
+        path: of the .png or .svg file to write.
+        found: {resolution: {"train": [value below which each share lies], "test"}}.
+        shares: (K,) in 0..1.
+    """
+    drawing, axes = _drawing()
+    for number, (key, row) in enumerate(found.items()):
+        color = _shade(number, len(found))
+        axes.plot(row["train"], shares, "--", color=color, label=f"{key} (train)")
+        axes.plot(row["test"], shares, color=color, label=f"{key} (test)")
+    axes.set_xlabel("pooled feature")
+    axes.set_ylabel("share of the features below")
+    axes.set_xlim(right=max(row["test"][-2] for row in found.values()))
+    _save(drawing, path)
+
+
 def alpha(path, shares):
     """Draws the share of each branch in the ensemble over the epochs.
 
@@ -117,6 +136,50 @@ def alpha(path, shares):
     _save(drawing, path)
 
 
+def class_changes(path, changes, ends):
+    """Draws the accuracy of each class at the largest and the smallest resolution.
+
+    Args:
+        path: of the .png or .svg file to write.
+        changes: {class: {"largest", "smallest"}}, from the bottom to the top.
+        ends: the two resolutions.
+    """
+    drawing, axes = _drawing(height=1.5 + 0.22 * len(changes))
+    names = list(changes)
+    for name, row in changes.items():
+        axes.plot(
+            [row["largest"], row["smallest"]], [name, name], color="0.7", zorder=1
+        )
+    for number, key in enumerate(("largest", "smallest")):
+        values = [row[key] for row in changes.values()]
+        color = _shade(number, 2)
+        axes.scatter(values, names, s=18, color=color, label=ends[number])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("accuracy of the class")
+    _save(drawing, path)
+
+
+def examples(path, rows):
+    """Draws images in rows.
+
+    Args:
+        path: of the .png or .svg file to write.
+        rows: {what they have in common: [(image (H, W, 3) uint8, its class), ...]}.
+    """
+    columns = max(1, *map(len, rows.values()))
+    drawing, panels = _drawing(
+        len(rows), columns, squeeze=False, height=1.3 * len(rows)
+    )
+    for line, (title, images) in zip(panels, rows.items(), strict=True):
+        for axes in line:
+            axes.axis("off")
+        for axes, (image, name) in zip(line, images, strict=False):
+            axes.imshow(image)
+            axes.set_title(name, fontsize=6)
+        line[0].text(0, -0.15, title, transform=line[0].transAxes, fontsize=8)
+    _write(drawing, path)
+
+
 def _shade(number, count):
     """The colour of one of several resolutions, from dark (large) to light."""
     from matplotlib import colormaps
@@ -124,12 +187,12 @@ def _shade(number, count):
     return colormaps["viridis"](0.9 * number / max(count - 1, 1))
 
 
-def _drawing(*grid):
+def _drawing(*grid, height=4.5, **options):
     # Half a second to import, which nobody else needs; without pyplot, no window.
     from matplotlib import figure
 
-    drawing = figure.Figure(figsize=(7, 4.5), layout="constrained")
-    return drawing, drawing.subplots(*grid)
+    drawing = figure.Figure(figsize=(7, height), layout="constrained")
+    return drawing, drawing.subplots(*grid, **options)
 
 
 def _save(drawing, path):

@@ -63,6 +63,27 @@ def define_bn_flags():
     flag_definitions.define_json()
 
 
+def define_activations_flags():
+    """Defines the flags of `python -m tools.activations`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    flag_definitions.define_threads()
+    flags.DEFINE_string("plot", None, "Draw the curves: a .png or .svg file.")
+    flag_definitions.define_json()
+
+
+def define_class_changes_flags():
+    """Defines the flags of `python -m tools.class_changes`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    flag_definitions.define_threads()
+    flags.DEFINE_string("plot", None, "Draw the changes: a .png or .svg file.")
+    flags.DEFINE_string(
+        "examples", None, "Draw images that only one end gets right: .png or .svg."
+    )
+    flag_definitions.define_json()
+
+
 def define_alpha_flags():
     """Defines the flags of `python -m tools.alpha`."""
     flag_definitions.define_workdir()

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import rs_keras
 from rs_keras.layers import conv_bn
+from rs_keras.layers import graph
 from rs_keras.layers import pooling
 from rs_keras.layers import preactivation
 from rs_keras.layers import quantization
@@ -60,7 +61,19 @@ def _conv_bn(strides=2):
     )
 
 
+def _graph():
+    operations = [
+        keras.layers.Conv2D(4, 3, strides=2, padding="same", name="conv"),
+        _norm("norm"),
+        keras.layers.Add(name="sum"),
+    ]
+    tensors = [{"tensor": number} for number in range(3)]
+    nodes = [(0, (tensors[0],), {}), (1, (tensors[1],), {}), (2, (tensors[1:],), {})]
+    return graph.Graph(operations, nodes, output=3)
+
+
 LAYERS = {
+    "Graph": _graph,
     "SwitchableBatchNormalization": _norm,
     "ConvBN": _conv_bn,
     "ResidualBlock": lambda: conv_bn.ResidualBlock(

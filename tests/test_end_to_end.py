@@ -159,7 +159,7 @@ def test_a_low_bit_run_is_packed_and_the_file_is_evaluated(finished, photos, tmp
     again = ("--learning_rate=0", f"--init_from={output}")
     commands.succeeds("rs_keras.train", *low, *again, f"--workdir={tmp_path / 'more'}")
     commands.refuses(
-        "with resnet18 2/32, for resnet18 2/2",
+        "with resnet18 2/32, --scaling=unit, for resnet18 2/2",
         "rs_keras.train",
         *low,
         "--activation_bits=2",

@@ -12,6 +12,7 @@ def config(
 ):
     return types.SimpleNamespace(
         resume=resume,
+        own_network=False,
         differences=lambda text: list(differences),
         changes=lambda text: list(changes),
         flagfile=lambda: text,

@@ -1,4 +1,4 @@
-"""Training images at a resolution that a network was not trained at."""
+"""Images of a resolution of one's choice, prepared as in training."""
 
 from rs_keras.data import pipeline
 

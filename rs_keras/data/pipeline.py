@@ -178,13 +178,21 @@ def images_of_step(source, *, batch_size, seed, epoch, step):
         List of str: paths, or "image 7 of shapes" where images have no names.
     """
     examples = source.examples(seed, epoch, step * batch_size).take(batch_size)
+    return _names(source, examples)
 
+
+def _names(source, examples):
     def name(index, item, label):
         found = source.load(index, item)[1]
         unnamed = tf.strings.format(f"image {{}} of {source.name}", index)
         return tf.where(found == "", unnamed, found)
 
     return [os.fsdecode(x) for x in examples.map(name).as_numpy_iterator()]
+
+
+def names(source):
+    """The names of all images of a source, in the order of `val_dataset`."""
+    return _names(source, source.examples())
 
 
 def steps_per_epoch(source, batch_size):

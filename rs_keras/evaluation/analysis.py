@@ -1,5 +1,6 @@
 """What the papers look at beside accuracy."""
 
+import keras
 import numpy as np
 
 from rs_keras.layers import conv_bn
@@ -85,3 +86,83 @@ def batch_norm(model):
         for row, key in enumerate(model.keys)
     }
     return {"layers": [norm.name for norm in norms], "rows": rows}
+
+
+def class_changes(labels, largest, smallest, class_names):
+    """The accuracy of each class at two resolutions, by its change.
+
+    Args:
+        labels: (N,) ints.
+        largest, smallest: (N,) bool, as of `hits`.
+        class_names: one for each class.
+
+    Returns:
+        {class: {"images", "largest", "smallest", "change"}}: accuracies, and smallest
+        minus largest, from the worst to the best; of the classes that occur.
+    """
+    rows = {}
+    for label, name in enumerate(class_names):
+        mine = labels == label
+        if mine.any():
+            high, low = float(largest[mine].mean()), float(smallest[mine].mean())
+            row = {"images": int(mine.sum()), "largest": high, "smallest": low}
+            rows[name] = {**row, "change": low - high}
+    return dict(sorted(rows.items(), key=lambda item: item[1]["change"]))
+
+
+# At which shares of the features `cumulative` says how large they are.
+SHARES = np.linspace(0, 1, 101)
+
+
+def features(model, batches, key, *, on_batch=None):
+    """What the head of a network is given at one resolution, (N, C) float32.
+
+    Args:
+        model: `Classifier`.
+        batches: iterable of images (N, r, r, 3).
+        key: the branch or resolution.
+        on_batch: function of no arguments, called after every batch.
+    """
+    extractor, found = _Features(model, key), []
+    for images in batches:
+        found.append(np.asarray(extractor.predict_on_batch(np.asarray(images))))
+        if on_batch is not None:
+            on_batch()
+    return np.concatenate(found).astype("float32")
+
+
+class _Features(keras.Model):
+    """Images of one resolution -> features, as one graph."""
+
+    def __init__(self, network, key):
+        super().__init__(name=f"features_{key}")
+        self._network = network
+        self._key = key
+        self.built = True
+
+    def call(self, x):
+        return self._network.features(x, resolution=self._key, training=False)
+
+
+def cumulative(train, test):
+    """RS-Nets, Fig. 3: how features differ between two ways to prepare images.
+
+    Args:
+        train, test: arrays of features of the same images, prepared as for training and
+            as for testing.
+
+    Returns:
+        {"train": [the value below which each of `SHARES` of all features lie], "test":
+        the same, "gap": the largest distance of the two distribution functions
+        (Kolmogorov and Smirnov's), "mean_train", "mean_test"}.
+    """
+    train, test = np.sort(np.ravel(train)), np.sort(np.ravel(test))
+    both = np.concatenate([train, test])
+    below = [np.searchsorted(x, both, side="right") / len(x) for x in (train, test)]
+    return {
+        "train": np.quantile(train, SHARES).tolist(),
+        "test": np.quantile(test, SHARES).tolist(),
+        "gap": float(np.max(np.abs(below[0] - below[1]))),
+        "mean_train": float(train.mean(dtype="float64")),
+        "mean_test": float(test.mean(dtype="float64")),
+    }

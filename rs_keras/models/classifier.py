@@ -225,14 +225,23 @@ class Classifier(trainer.MultiResolutionTrainer, keras.Model):
         }
         return cls(**{**config, **layers})
 
-    def _logits(self, images, resolution, training):
+    def features(self, images, resolution=None, training=None):
+        """What the head is given, (N, C): the pooled output of the blocks.
+
+        Args:
+            images: (N, H, W, 3), used at their own size.
+            resolution, training: as for a call.
+        """
         preprocessing.check_images(images)
         x = self._rounded("image", self.rescaling(images))
         for block in self.blocks:
             x = block(x, resolution=resolution, training=training)
         if len(x.shape) == 4:
             x = self.pool(x)  # (N, h, w, C) -> (N, C)
-        x = self._rounded("pool", x, training)
+        return self._rounded("pool", x, training)
+
+    def _logits(self, images, resolution, training):
+        x = self.features(images, resolution, training)
         logits = self._rounded("logits", self.head(x), training)
         # Losses and accuracies need more than half precision.
         return ops.cast(logits, self.variable_dtype)

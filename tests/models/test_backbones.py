@@ -147,7 +147,10 @@ def test_width_rounds_as_the_reference_does():
         ({"resolutions": (64, 64)}, "`resolutions` must be distinct positive integers"),
         ({"num_classes": 1}, "`num_classes` must be an integer of at least 2. Receiv"),
         ({"num_classes": 2.0}, "`num_classes` must be an integer of at least 2. Rec"),
-        ({"scaling": "zero"}, r"`scaling` must be one of \('unit', 'imagenet'\). Rec"),
+        (
+            {"scaling": "zero"},
+            r"`scaling` must be one of \('unit', 'imagenet', 'none'\). R",
+        ),
         ({"width": 0}, "`width` must be a positive number. Received: width=0"),
         ({"width": -1.0}, "`width` must be a positive number. Received: width=-1.0"),
         ({"width": "2"}, "`width` must be a positive number. Received: width='2'"),

@@ -268,7 +268,7 @@ def test_quantized_weights_do_not_become_float_ones(tmp_path):
         ("resnet18 2/2", rs_keras.resnet18(weight_bits=2, activation_bits=2, **SMALL)),
     ):
         before = model.get_weights()
-        with pytest.raises(ValueError, match=f"with resnet18 2/32, for {bits}"):
+        with pytest.raises(ValueError, match=f"with resnet18 2/32, .*for {bits}"):
             keras_file.initialize_from(model, tmp_path / "low.keras")
         for old, new in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)

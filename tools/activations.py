@@ -1,0 +1,89 @@
+"""Features of validation images, prepared as for training and for testing.
+
+RS-Nets, Fig. 3: the distribution of what global average pooling returns, at every
+resolution: of the validation images cropped at random, as in training, and cut from the
+centre. In training an object fills more of the image; the gap between the two curves
+is what that does to the features.
+"""
+
+from rs_keras import config as config_lib
+from rs_keras import progress as progress_lib
+from rs_keras import tool_flag_definitions
+from rs_keras import workdir as workdir_lib
+
+
+def main():
+    with config_lib.mistakes():
+        config_lib.require("workdir")
+        config_lib.check_json()
+        config_lib.check_plot()
+        values = config_lib.values()
+        workdir = workdir_lib.Workdir(values.workdir)
+        workdir.trained_model()
+
+        from rs_keras import build
+        from rs_keras.checkpoints import keras_file
+        from rs_keras.data import damage
+        from rs_keras.data import pipeline
+        from rs_keras.data import sources
+        from rs_keras.evaluation import analysis
+        from rs_keras.training import devices
+
+        devices.start(values.threads)
+        model = keras_file.load(workdir.path)
+        if model.views > 1:
+            raise ValueError(
+                "The analysis is of several resolutions. "
+                f"Received: --workdir={workdir.path} with {model.views} views"
+            )
+        scan = workdir.flag("scan", "on")
+        source = sources.open_source(workdir.flag("dataset"), "val", scan=scan)
+        size, total = values.batch_size, source.num_examples
+        largest = model.resolutions[0]
+        prepared, names = build.calibration_images(
+            workdir, source, total, size, largest
+        )
+        steps = 2 * -(-total // size) * len(model.resolutions)
+        progress = progress_lib.Progress("features", steps, "batches")
+        found = {}
+        damaged = damage.damaged_images(names)
+        with config_lib.mistakes(damage.DamagedImage), damaged:
+            for r in model.resolutions:
+                tested = pipeline.val_dataset(
+                    source,
+                    (r,),
+                    batch_size=size,
+                    preprocessing=workdir.flag("preprocessing", "rsnet"),
+                    largest=largest,
+                )
+                batches = (images[r] for images, _ in tested.as_numpy_iterator())
+                step = progress.step
+                train = analysis.features(model, prepared(r), r, on_batch=step)
+                test = analysis.features(model, batches, r, on_batch=step)
+                found[str(r)] = analysis.cumulative(train, test)
+        print(table(found))
+        if values.json:
+            report = {"images": total, "shares": analysis.SHARES.tolist()}
+            workdir_lib.write_json(values.json, {**report, "resolutions": found})
+        if values.plot:
+            from rs_keras import pictures
+
+            pictures.cumulative(values.plot, found, analysis.SHARES)
+
+
+def table(found):
+    """The gaps and means as lines of text."""
+    lines = ["resolution   mean as in training   mean as in testing   largest gap"]
+    for key, row in found.items():
+        means = f"{row['mean_train']:19.4f}  {row['mean_test']:19.4f}"
+        lines.append(f"{key:<12} {means}  {row['gap']:12.4f}")
+    return "\n".join(lines)
+
+
+def console():
+    tool_flag_definitions.define_activations_flags()
+    config_lib.run(main)
+
+
+if __name__ == "__main__":
+    console()
