@@ -13,9 +13,8 @@ import pathlib
 import numpy as np
 from ai_edge_litert import interpreter as litert
 
+from rs_keras import run_data
 from rs_keras import workdir as workdir_lib
-from rs_keras.data import pipeline
-from rs_keras.data import sources
 from rs_keras.evaluation import evaluator
 
 
@@ -27,14 +26,8 @@ def main():
     workdir = workdir_lib.Workdir(args.workdir)
     results = json.loads(workdir.results.read_text())
     resolutions = [int(r) for r in results["resolutions"]]
-    dataset = pipeline.val_dataset(
-        sources.open_source(
-            workdir.flag("dataset"), "val", scan=workdir.flag("scan", "on")
-        ),
-        resolutions,
-        batch_size=64,
-        preprocessing=workdir.flag("preprocessing", "rsnet"),
-    )
+    source = run_data.open_source(workdir, "val")
+    dataset = run_data.val_dataset(workdir, source, resolutions, batch_size=64)
     found = {"network": results["resolutions"]}
     for file in args.file:
         found[pathlib.Path(file).name] = evaluate(file, dataset, resolutions, results)

@@ -1,12 +1,9 @@
 """Composition root: from the flags of a run to its network, data and objective."""
 
-import functools
-
 import keras
 import numpy as np
 
 from rs_keras.checkpoints import keras_file
-from rs_keras.data import calibration
 from rs_keras.data import pipeline
 from rs_keras.data import scan
 from rs_keras.losses import distillation
@@ -17,8 +14,6 @@ from rs_keras.profiling import macs
 from rs_keras.training import optimizers
 
 SCALINGS = {"rsnet": "unit", "official_quant": "imagenet"}  # of --preprocessing
-# What calibration measures where nothing else is asked for.
-CALIBRATION_IMAGES = 1000
 MODELS = {
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
@@ -195,43 +190,6 @@ def next_files(config, source, position):
     """The files of the next step, where errors of the data do not name them."""
     found = images_of_step(config, source, *position) if source.scanned else None
     return found or []
-
-
-def calibration_images(workdir, source, number, batch_size, largest):
-    """The training images of a run that calibration measures.
-
-    Args:
-        workdir: of the run.
-        source: `sources.Source` of its training images.
-        number: how many; None for `CALIBRATION_IMAGES`, or all where there are fewer.
-        batch_size: N, images a batch.
-        largest: the largest trained resolution.
-
-    Returns:
-        (function of a resolution, returning `calibration.batches`; function returning
-        the names of the images).
-
-    Raises:
-        ValueError: there are fewer images.
-    """
-    number = number or min(CALIBRATION_IMAGES, source.num_examples)
-    if number > source.num_examples:
-        raise ValueError(
-            f"--calibration_images must be at most the {source.num_examples} training "
-            f"images of the dataset. Received: --calibration_images={number}"
-        )
-    seed = int(workdir.flag("seed", "0"))
-    official = workdir.flag("preprocessing", "rsnet") == "official_quant"
-    load = functools.partial(
-        calibration.batches,
-        source,
-        number=number,
-        batch_size=batch_size,
-        seed=seed,
-        area=tuple(map(float, workdir.flag("area", "0.08,1").split(","))),
-        picked_from=largest if official else None,
-    )
-    return load, functools.partial(calibration.names, source, number, seed)
 
 
 def results(model, found, keys, sides, skipped=()):

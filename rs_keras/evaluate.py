@@ -6,6 +6,7 @@ Resolutions that were not trained have the batch normalization that --bn says. W
 
 from rs_keras import config as config_lib
 from rs_keras import flag_definitions
+from rs_keras import pictures
 from rs_keras import progress as progress_lib
 from rs_keras import workdir as workdir_lib
 
@@ -22,9 +23,9 @@ def main():
         workdir.trained_model()
 
         from rs_keras import build
+        from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
-        from rs_keras.data import pipeline
         from rs_keras.data import sources
         from rs_keras.evaluation import evaluator
         from rs_keras.evaluation import report
@@ -32,10 +33,10 @@ def main():
 
         devices.start(values.threads)
         model = keras_file.load(values.packed or workdir.path)
-        dataset, scan = values.dataset, "on"
-        if dataset is None:
-            dataset, scan = workdir.flag("dataset"), workdir.flag("scan", "on")
-        source = sources.open_source(dataset, "val", scan=scan)
+        if values.dataset is None:
+            source = run_data.open_source(workdir, "val")
+        else:
+            source = sources.open_source(values.dataset, "val")
         if model.class_names and tuple(source.class_names) != tuple(model.class_names):
             raise ValueError(
                 "The dataset must have the classes of the network: "
@@ -53,12 +54,12 @@ def main():
             for resolution in resolutions:
                 model.check_resolution(resolution)
             keys, views = resolutions, 1
-        dataset = pipeline.val_dataset(
+        dataset = run_data.val_dataset(
+            workdir,
             source,
             resolutions,
             batch_size=values.batch_size,
             views=views,
-            preprocessing=workdir.flag("preprocessing", "rsnet"),
             largest=model.resolutions[0],
         )
         network = _with_rows(model, resolutions, values, workdir)
@@ -99,9 +100,8 @@ def _check_calibration(values):
 
 def _with_rows(model, resolutions, values, workdir):
     """The model, or a copy with rows for untrained resolutions as --bn says."""
-    from rs_keras import build
+    from rs_keras import run_data
     from rs_keras.data import damage
-    from rs_keras.data import sources
     from rs_keras.evaluation import calibration
 
     new = [r for r in resolutions if r not in model.resolutions]
@@ -109,11 +109,9 @@ def _with_rows(model, resolutions, values, workdir):
         return model
     load, suspects = None, tuple
     if calibration.calibrates(values.bn):
-        scan = workdir.flag("scan", "on")
-        source = sources.open_source(workdir.flag("dataset"), "train", scan=scan)
-        load, suspects = build.calibration_images(
+        load, suspects = run_data.calibration_images(
             workdir,
-            source,
+            run_data.open_source(workdir, "train"),
             values.calibration_images,
             values.batch_size,
             model.resolutions[0],
@@ -130,8 +128,6 @@ def _with_rows(model, resolutions, values, workdir):
 
 
 def _plot(values, results, resolutions, workdir):
-    from rs_keras import pictures
-
     untrained = results.get("untrained", {})
     found = results["resolutions"]
     points = [(r, found[str(r)]["top1"], str(r) not in untrained) for r in resolutions]

@@ -23,6 +23,7 @@ RANKS = {
     "tools": 6,
     "rs_keras.build": 5,
     "rs_keras.nonfinite": 5,
+    "rs_keras.run_data": 5,
     "rs_keras.pictures": 2,
     "rs_keras.evaluation": 4,
     "rs_keras.export": 4,

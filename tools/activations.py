@@ -7,6 +7,7 @@ is what that does to the features.
 """
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -21,11 +22,9 @@ def main():
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
-        from rs_keras import build
+        from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
-        from rs_keras.data import pipeline
-        from rs_keras.data import sources
         from rs_keras.evaluation import analysis
         from rs_keras.training import devices
 
@@ -36,11 +35,10 @@ def main():
                 "The analysis is of several resolutions. "
                 f"Received: --workdir={workdir.path} with {model.views} views"
             )
-        scan = workdir.flag("scan", "on")
-        source = sources.open_source(workdir.flag("dataset"), "val", scan=scan)
+        source = run_data.open_source(workdir, "val")
         size, total = values.batch_size, source.num_examples
         largest = model.resolutions[0]
-        prepared, names = build.calibration_images(
+        prepared, names = run_data.calibration_images(
             workdir, source, total, size, largest
         )
         steps = 2 * -(-total // size) * len(model.resolutions)
@@ -49,12 +47,8 @@ def main():
         damaged = damage.damaged_images(names)
         with config_lib.mistakes(damage.DamagedImage), damaged:
             for r in model.resolutions:
-                tested = pipeline.val_dataset(
-                    source,
-                    (r,),
-                    batch_size=size,
-                    preprocessing=workdir.flag("preprocessing", "rsnet"),
-                    largest=largest,
+                tested = run_data.val_dataset(
+                    workdir, source, (r,), batch_size=size, largest=largest
                 )
                 batches = (images[r] for images, _ in tested.as_numpy_iterator())
                 step = progress.step
@@ -66,8 +60,6 @@ def main():
             report = {"images": total, "shares": analysis.SHARES.tolist()}
             workdir_lib.write_json(values.json, {**report, "resolutions": found})
         if values.plot:
-            from rs_keras import pictures
-
             pictures.cumulative(values.plot, found, analysis.SHARES)
 
 

@@ -6,6 +6,7 @@ have finished.
 """
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
@@ -34,8 +35,6 @@ def main():
         if values.json:
             workdir_lib.write_json(values.json, {"alpha": shares})
         if values.plot:
-            from rs_keras import pictures
-
             pictures.alpha(values.plot, shares)
 
 

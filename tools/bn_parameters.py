@@ -5,6 +5,7 @@ layer and at every resolution. Needs no images.
 """
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
@@ -26,8 +27,6 @@ def main():
         if values.json:
             workdir_lib.write_json(values.json, found)
         if values.plot:
-            from rs_keras import pictures
-
             pictures.batch_norm(values.plot, found["rows"])
 
 

@@ -5,6 +5,7 @@ images that only one of the two classifies correctly.
 """
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -25,11 +26,10 @@ def main():
 
         import numpy as np
 
-        from rs_keras import pictures
+        from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
         from rs_keras.data import pipeline
-        from rs_keras.data import sources
         from rs_keras.evaluation import analysis
         from rs_keras.training import devices
 
@@ -41,21 +41,15 @@ def main():
                 "A network of at least two resolutions is needed. "
                 f"Received: --workdir={workdir.path} with {ends[0]}"
             )
-        scan = workdir.flag("scan", "on")
-        source = sources.open_source(workdir.flag("dataset"), "val", scan=scan)
-        dataset = pipeline.val_dataset(
-            source,
-            ends,
-            batch_size=values.batch_size,
-            preprocessing=workdir.flag("preprocessing", "rsnet"),
-            largest=ends[0],
+        source = run_data.open_source(workdir, "val")
+        dataset = run_data.val_dataset(
+            workdir, source, ends, batch_size=values.batch_size
         )
         total = -(-source.num_examples // values.batch_size)
         progress = progress_lib.Progress("evaluate", total, "batches")
         damaged = damage.damaged_images()
         with config_lib.mistakes(damage.DamagedImage), damaged:
-            found = analysis.hits(model, dataset, ends, on_batch=progress.step)
-            labels = np.concatenate([y for _, y in dataset.as_numpy_iterator()])
+            labels, found = analysis.hits(model, dataset, ends, on_batch=progress.step)
         large, small = found[ends[0]], found[ends[1]]
         only = {
             f"only at {ends[0]}": np.flatnonzero(large & ~small),

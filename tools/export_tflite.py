@@ -187,8 +187,8 @@ def _images(workdir, model, sides, purpose, directory):
     Args:
         purpose: "verify" or "calibration", which has the training set.
     """
+    from rs_keras import run_data
     from rs_keras.data import samples
-    from rs_keras.data import sources
 
     split, count, otherwise = {
         "verify": ("val", VERIFY_IMAGES, ", or --verify=off"),
@@ -200,8 +200,7 @@ def _images(workdir, model, sides, purpose, directory):
         except (OSError, ValueError) as error:
             raise ValueError(f"--{purpose}_images: {error}") from error
     try:
-        scan = workdir.flag("scan", "on")
-        source = sources.open_source(workdir.flag("dataset"), split, scan=scan)
+        source = run_data.open_source(workdir, split)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"The run's own images ({split}) cannot be read; name others with "

@@ -6,6 +6,7 @@ networks, each of which stands for its own resolution.
 """
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -21,15 +22,14 @@ def main():
         for workdir in workdirs:
             workdir.trained_model()
 
+        from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
-        from rs_keras.data import pipeline
-        from rs_keras.data import sources
         from rs_keras.evaluation import analysis
         from rs_keras.training import devices
 
         devices.start(values.threads)
-        source = _source(workdirs, sources)
+        source = _source(workdirs)
         batches = -(-source.num_examples // values.batch_size)
         total = batches * len(workdirs)
         progress = progress_lib.Progress("evaluate", total, "batches")
@@ -42,15 +42,15 @@ def main():
                     "Each resolution must be that of one network. "
                     f"Received: --workdir={workdir.path} with {min(twice)} again"
                 )
-            dataset = pipeline.val_dataset(
+            dataset = run_data.val_dataset(
+                workdir,
                 source,
                 model.resolutions,
                 batch_size=values.batch_size,
                 views=model.views,
-                preprocessing=workdir.flag("preprocessing", "rsnet"),
             )
             with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
-                found |= analysis.hits(model, dataset, on_batch=progress.step)
+                found |= analysis.hits(model, dataset, on_batch=progress.step)[1]
         if len(found) < 2:
             raise ValueError(
                 "At least two resolutions are needed, of one run or of several. "
@@ -65,8 +65,6 @@ def main():
             report = {"images": source.num_examples, "hit_miss": shares}
             workdir_lib.write_json(values.json, report)
         if values.plot:
-            from rs_keras import pictures
-
             names = ", ".join(workdir.path.name for workdir in workdirs)
             pictures.hit_miss(values.plot, shares, names)
 
@@ -82,13 +80,15 @@ def table(shares):
     return "\n".join(lines)
 
 
-def _source(workdirs, sources):
+def _source(workdirs):
     """The validation images, which all runs must share."""
+    from rs_keras import run_data
+
     found = {}
     for workdir in workdirs:
-        options = {"scan": workdir.flag("scan", "on")}
         name = workdir.flag("dataset")
-        found.setdefault(name, sources.open_source(name, "val", **options))
+        if name not in found:
+            found[name] = run_data.open_source(workdir, "val")
     first = next(iter(found.values()))
     for name, other in found.items():
         same = other.fingerprint == first.fingerprint

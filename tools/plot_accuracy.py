@@ -12,6 +12,7 @@ import json
 import pathlib
 
 from rs_keras import config as config_lib
+from rs_keras import pictures
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
@@ -38,8 +39,6 @@ def main():
             paths = values.relative_to.split(",")
             base = points([read(path) for path in paths])
             curves = {title: differences(c, base) for title, c in curves.items()}
-
-        from rs_keras import pictures
 
         name = "difference" if values.relative_to else "top1"
         what = "points above individual networks" if values.relative_to else None

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from rs_keras.layers import conv_bn
-from rs_keras.layers import switchable_norm
+from rs_keras.evaluation import evaluator
+from rs_keras.evaluation import statistics
 
 
 def hits(model, dataset, keys=None, *, on_batch=None):
@@ -17,26 +17,24 @@ def hits(model, dataset, keys=None, *, on_batch=None):
         on_batch: function of no arguments, called after every batch.
 
     Returns:
-        {key: bool array, one for each image}.
+        (labels (N,), {key: bool (N,)}).
     """
     keys = tuple(model.keys if keys is None else keys)
-    found = {key: [] for key in keys}
-    for images, labels in dataset:
-        labels = np.asarray(labels)
-        images = {key: np.asarray(images[key]) for key in keys}
-        outputs = model.predict_on_batch(images)
+    labels, found = [], {key: [] for key in keys}
+    batches = evaluator.predictions(model, dataset, keys, on_batch=on_batch)
+    for batch, outputs in batches:
+        labels.append(batch)
         for key in keys:
-            found[key].append(np.argmax(outputs[key], axis=-1) == labels)
-        if on_batch is not None:
-            on_batch()
-    return {key: np.concatenate(parts) for key, parts in found.items()}
+            found[key].append(np.argmax(outputs[key], axis=-1) == batch)
+    found = {key: np.concatenate(parts) for key, parts in found.items()}
+    return np.concatenate(labels), found
 
 
 def hit_miss(found):
     """RS-Nets, Table 1: what one resolution gets right and another one does not.
 
     Args:
-        found: what `hits` returned; of individual networks, all of theirs.
+        found: {key: bool (N,)}, of `hits`; of individual networks, all of theirs.
 
     Returns:
         {str(key that misses): {str(key that hits): share of all images}}; without the
@@ -65,8 +63,7 @@ def batch_norm(model):
     Raises:
         ValueError: all resolutions share one normalization.
     """
-    kind = switchable_norm.SwitchableBatchNormalization
-    norms = [x for x in conv_bn.leaves(model.blocks) if isinstance(x, kind)]
+    norms = statistics.norms(model)
     if any(norm.keys != model.keys for norm in norms):
         raise ValueError(
             "Only private batch normalizations can be compared. "

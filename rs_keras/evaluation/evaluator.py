@@ -46,6 +46,25 @@ class Accuracy:
         }
 
 
+def predictions(model, dataset, keys, *, on_batch=None):
+    """What a network says of each batch of a dataset, in order.
+
+    Args:
+        model: `Classifier`.
+        dataset: iterable of ({key: images (N, r, r, 3)}, labels (N,)).
+        keys: the keys to compute.
+        on_batch: function of no arguments, called after every batch.
+
+    Yields:
+        (labels (N,), {key: logits (N, C)}), numpy arrays.
+    """
+    for images, labels in dataset:
+        outputs = model.predict_on_batch({key: np.asarray(images[key]) for key in keys})
+        yield np.asarray(labels), {key: np.asarray(outputs[key]) for key in keys}
+        if on_batch is not None:
+            on_batch()
+
+
 def evaluate(model, dataset, keys=None, *, network=None, on_batch=None):
     """One pass over a dataset at several resolutions.
 
@@ -71,21 +90,17 @@ def evaluate(model, dataset, keys=None, *, network=None, on_batch=None):
     weights = np.asarray(distillation.ensemble_weights(alpha))
     loss = model.loss if model.compiled else _DEFAULT_LOSS
     losses, count = {}, 0
-    for images, labels in dataset:
-        labels = np.asarray(labels)
-        images = {key: np.asarray(images[key]) for key in keys}
-        outputs = (network or model).predict_on_batch(images)
+    batches = predictions(network or model, dataset, keys, on_batch=on_batch)
+    for labels, outputs in batches:
         for key in keys:
-            accuracies[key].update(labels, np.asarray(outputs[key]))
+            accuracies[key].update(labels, outputs[key])
         if complete:
-            logits = np.stack([np.asarray(outputs[key]) for key in model.keys])
+            logits = np.stack([outputs[key] for key in model.keys])
             ensemble.update(labels, np.tensordot(weights, logits, axes=1))
             parts = loss.parts(labels, logits, alpha)
             for name, value in parts.items():
                 losses[name] = losses.get(name, 0.0) + float(value) * len(labels)
         count += len(labels)
-        if on_batch is not None:
-            on_batch()
     return {
         "resolutions": {str(key): accuracies[key].result() for key in keys},
         "ensemble": ensemble.result() if complete else None,

@@ -86,6 +86,7 @@ def observing(model):
 
 
 def norms(model):
+    """The switchable normalizations of a classifier, in order."""
     return [
         layer
         for layer in conv_bn.leaves(model.blocks)

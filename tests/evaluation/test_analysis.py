@@ -10,7 +10,8 @@ def test_hits_are_those_of_numpy_whatever_the_batches():
     logits, labels = test_evaluator.setup()
     model = test_evaluator.Lookup(logits)
     batches = test_evaluator.batches(labels, (64, 32), 16)
-    found = analysis.hits(model, batches)
+    found_labels, found = analysis.hits(model, batches)
+    np.testing.assert_array_equal(found_labels, labels)
     for key in (64, 32):
         np.testing.assert_array_equal(found[key], logits[key].argmax(-1) == labels)
 
