@@ -48,14 +48,19 @@ def check_json():
 
 def check_plot(name="plot"):
     """Raises ValueError unless the picture that a flag names, if any, can be drawn."""
+    check_file(name, (".png", ".svg"))
+
+
+def check_file(name, suffixes):
+    """Raises ValueError unless the file that a flag names, if any, can be written."""
     path = getattr(flags.FLAGS, name)
     if path is None:
         return
     directory = os.path.dirname(path) or "."
-    if not path.endswith((".png", ".svg")) or not os.path.isdir(directory):
+    if not path.endswith(suffixes) or not os.path.isdir(directory):
         raise ValueError(
-            f"--{name} must be a .png or .svg file in a directory that exists. "
-            f"Received: --{name}={path}"
+            f"--{name} must be a {' or '.join(suffixes)} file in a directory that "
+            f"exists. Received: --{name}={path}"
         )
 
 

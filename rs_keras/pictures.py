@@ -1,9 +1,15 @@
 """Pictures of what was measured."""
 
+import io
 import itertools
 import pathlib
 
 from rs_keras import workdir
+
+# Inches: on a phone, letters of 10 points are as large as those of the text around.
+_WIDTH = 5
+# Classes that are drawn of many: those that change most.
+_CLASSES = 40
 
 
 def accuracy_against_cost(path, curves, cost, accuracy=None):
@@ -136,15 +142,43 @@ def alpha(path, shares):
     _save(drawing, path)
 
 
+def training(path, epochs, losses, accuracies):
+    """Draws how a run went: its losses, and below them its accuracies.
+
+    Args:
+        path: of the .png or .svg file to write.
+        epochs: of the points.
+        losses: {title: [of each epoch]}.
+        accuracies: {title: [of each epoch]}; the titles begin with resolutions.
+    """
+    drawing, (above, below) = _drawing(2, 1, sharex=True)
+    for title, values in losses.items():
+        above.plot(epochs, values, label=title)
+    for number, (title, values) in enumerate(accuracies.items()):
+        color = _shade(number, len(accuracies))
+        below.plot(epochs, values, color=color, label=title)
+    above.set_ylabel("loss")
+    below.set_ylabel("top-1 accuracy")
+    below.set_xlabel("epoch")
+    for axes in (above, below):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    _write(drawing, path)
+
+
 def class_changes(path, changes, ends):
     """Draws the accuracy of each class at the largest and the smallest resolution.
 
     Args:
         path: of the .png or .svg file to write.
-        changes: {class: {"largest", "smallest"}}, from the bottom to the top.
+        changes: {class: {"largest", "smallest"}}, from the bottom to the top; of many
+            classes the first and the last are drawn.
         ends: the two resolutions.
     """
-    drawing, axes = _drawing(height=1.5 + 0.22 * len(changes))
+    if len(changes) > _CLASSES:
+        rows = list(changes.items())
+        changes = dict(rows[: _CLASSES // 2] + rows[-_CLASSES // 2 :])
+    drawing, axes = _drawing(height=1 + 0.18 * len(changes))
     names = list(changes)
     for name, row in changes.items():
         axes.plot(
@@ -180,18 +214,30 @@ def examples(path, rows):
     _write(drawing, path)
 
 
+def png(image):
+    """The bytes of a .png file of an image (H, W, 3) uint8."""
+    from matplotlib import image as image_lib
+
+    buffer = io.BytesIO()
+    image_lib.imsave(buffer, image, format="png")
+    return buffer.getvalue()
+
+
 def _shade(number, count):
-    """The colour of one of several resolutions, from dark (large) to light."""
+    """The colour of one of several resolutions, from dark (large) to light.
+
+    Neither end is lost on white paper, or on black where the picture is inverted.
+    """
     from matplotlib import colormaps
 
-    return colormaps["viridis"](0.9 * number / max(count - 1, 1))
+    return colormaps["plasma"](0.05 + 0.6 * number / max(count - 1, 1))
 
 
-def _drawing(*grid, height=4.5, **options):
+def _drawing(*grid, height=3.6, **options):
     # Half a second to import, which nobody else needs; without pyplot, no window.
     from matplotlib import figure
 
-    drawing = figure.Figure(figsize=(7, height), layout="constrained")
+    drawing = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
     return drawing, drawing.subplots(*grid, **options)
 
 

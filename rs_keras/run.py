@@ -6,6 +6,7 @@ import time
 
 from rs_keras import build
 from rs_keras import config as config_lib
+from rs_keras import model_card
 from rs_keras import nonfinite
 from rs_keras import workdir as workdir_lib
 from rs_keras.checkpoints import training_state
@@ -43,6 +44,7 @@ class Run:
             config.dataset, scan=config.scan, on_bad_image=config.on_bad_image
         ).values()
         self.bad = (self.source.skipped, validation.skipped)
+        self.val_images = validation.num_examples
         self.steps = pipeline.steps_per_epoch(self.source, config.batch_size)
         with devices.scope():
             self.model = self._new_model()
@@ -74,7 +76,7 @@ class Run:
                 print(f"Going on with another flag: {sentence}")
         shared = f", on {devices.replicas} devices" if devices.distributed else ""
         self._say(
-            f"{self.source.num_examples} training and {validation.num_examples} "
+            f"{self.source.num_examples} training and {self.val_images} "
             f"validation images, {len(self.source.class_names)} classes, "
             f"{self.steps} steps an epoch{shared}"
         )
@@ -123,9 +125,12 @@ class Run:
         temporary = self.workdir.path / ".model.tmp.keras"
         model.save(temporary)
         workdir_lib.rename(temporary, self.workdir.model)
+        counts = {"train": self.data["images"], "val": self.val_images}
+        workdir_lib.write_json(self.workdir.data, {"images": counts})
         workdir_lib.write_json(self.workdir.results, results)
         print(report.table(results))
         print(f"Written to {self.workdir.path}: model.keras, results.json")
+        print(model_card.write_at_end(self.workdir))
 
     def _new_model(self):
         classes = self.source.class_names

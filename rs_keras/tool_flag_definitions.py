@@ -84,6 +84,44 @@ def define_class_changes_flags():
     flag_definitions.define_json()
 
 
+def define_report_flags():
+    """Defines the flags of `python -m tools.report`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_list("compare", [], "Directories of other runs, to stand beside it.")
+    _define_exports()
+    flags.DEFINE_enum(
+        "images", "on", ("on", "off"), "Test the networks on the validation images."
+    )
+    flags.DEFINE_string(
+        "output", None, "The .html file to write; default: the workdir's report.html."
+    )
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    flag_definitions.define_threads()
+    flag_definitions.define_json()
+
+
+def define_model_card_flags():
+    """Defines the flags of `python -m tools.model_card`."""
+    flag_definitions.define_workdir()
+    flags.DEFINE_string(
+        "output", None, "The .md file to write; default: the workdir's model_card.md."
+    )
+    flags.DEFINE_string(
+        "license", None, "Of the weights: an SPDX identifier, or in words."
+    )
+    _define_exports()
+    flags.DEFINE_bool("overwrite", False, "Replace a file that was changed by hand.")
+
+
+def _define_exports():
+    flags.DEFINE_list(
+        "exports",
+        [],
+        "Exports outside the workdir: .tflite files, or what other exports wrote with "
+        "--json.",
+    )
+
+
 def define_alpha_flags():
     """Defines the flags of `python -m tools.alpha`."""
     flag_definitions.define_workdir()

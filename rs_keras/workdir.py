@@ -15,8 +15,9 @@ class Workdir:
 
     Holds `flags.cfg`, `metrics.jsonl` (a line an epoch, no clock values),
     `timing.jsonl`, `nonfinite.jsonl` (a line for each step that blew up),
-    `checkpoints/`, `tensorboard/`, `model.keras` and `results.json`; `network.keras` is
-    the file that --model names, if it names one.
+    `checkpoints/`, `tensorboard/`, `model.keras`, `results.json`, `data.json` (how
+    many images there were) and `model_card.md`; `network.keras` is the file that
+    --model names, if it names one.
     """
 
     def __init__(self, path):
@@ -30,6 +31,7 @@ class Workdir:
         self.network = self.path / "network.keras"
         self.model = self.path / "model.keras"
         self.results = self.path / "results.json"
+        self.data = self.path / "data.json"
 
     def has_run(self):
         return self.flags.exists()

@@ -21,8 +21,10 @@ COMMANDS = (
     "tools.export_torch_checkpoint",
     "tools.hit_miss",
     "tools.import_torch_checkpoint",
+    "tools.model_card",
     "tools.pack",
     "tools.plot_accuracy",
+    "tools.report",
 )
 PROBE = '''
 """A module that says where it is, and ends as it is told."""

@@ -8,7 +8,6 @@ is what that does to the features.
 
 from rs_keras import config as config_lib
 from rs_keras import pictures
-from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
@@ -22,6 +21,7 @@ def main():
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
+        from rs_keras import run_analysis
         from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
@@ -30,34 +30,14 @@ def main():
 
         devices.start(values.threads)
         model = keras_file.load(workdir.path)
-        if model.views > 1:
-            raise ValueError(
-                "The analysis is of several resolutions. "
-                f"Received: --workdir={workdir.path} with {model.views} views"
-            )
         source = run_data.open_source(workdir, "val")
-        size, total = values.batch_size, source.num_examples
-        largest = model.resolutions[0]
-        prepared, names = run_data.calibration_images(
-            workdir, source, total, size, largest
-        )
-        steps = 2 * -(-total // size) * len(model.resolutions)
-        progress = progress_lib.Progress("features", steps, "batches")
-        found = {}
-        damaged = damage.damaged_images(names)
-        with config_lib.mistakes(damage.DamagedImage), damaged:
-            for r in model.resolutions:
-                tested = run_data.val_dataset(
-                    workdir, source, (r,), batch_size=size, largest=largest
-                )
-                batches = (images[r] for images, _ in tested.as_numpy_iterator())
-                step = progress.step
-                train = analysis.features(model, prepared(r), r, on_batch=step)
-                test = analysis.features(model, batches, r, on_batch=step)
-                found[str(r)] = analysis.cumulative(train, test)
+        with config_lib.mistakes(damage.DamagedImage):
+            found = run_analysis.features(
+                workdir, model, source, batch_size=values.batch_size
+            )
         print(table(found))
         if values.json:
-            report = {"images": total, "shares": analysis.SHARES.tolist()}
+            report = {"images": source.num_examples, "shares": analysis.SHARES.tolist()}
             workdir_lib.write_json(values.json, {**report, "resolutions": found})
         if values.plot:
             pictures.cumulative(values.plot, found, analysis.SHARES)

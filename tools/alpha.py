@@ -10,9 +10,6 @@ from rs_keras import pictures
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
-# Of the curves in TensorBoard.
-_PREFIX = "alpha/"
-
 
 def main():
     with config_lib.mistakes():
@@ -25,7 +22,10 @@ def main():
             raise ValueError(
                 f"--workdir must hold a run. Received: --workdir={workdir.path}"
             )
-        shares = read(workdir.tensorboard)
+
+        from rs_keras.training import tensorboard
+
+        shares = tensorboard.read_shares(workdir.tensorboard)
         if not shares:
             raise ValueError(
                 "--workdir must hold a run that has finished an epoch, with what it "
@@ -36,28 +36,6 @@ def main():
             workdir_lib.write_json(values.json, {"alpha": shares})
         if values.plot:
             pictures.alpha(values.plot, shares)
-
-
-def read(directory):
-    """{branch: {epoch, as text: share}} of a run; of an epoch that was repeated, the
-    last."""
-    from tensorboard.backend.event_processing import event_accumulator as events
-    from tensorboard.util import tensor_util
-
-    accumulator = events.EventAccumulator(str(directory), size_guidance={"tensors": 0})
-    if not directory.is_dir():
-        return {}
-    accumulator.Reload()
-    shares = {}
-    for tag in accumulator.Tags()["tensors"]:
-        if tag.startswith(_PREFIX):
-            found = {
-                event.step: float(tensor_util.make_ndarray(event.tensor_proto))
-                for event in accumulator.Tensors(tag)
-            }
-            ordered = {str(step): found[step] for step in sorted(found)}
-            shares[tag.removeprefix(_PREFIX)] = ordered
-    return shares
 
 
 def table(shares):

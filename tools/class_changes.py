@@ -6,12 +6,8 @@ images that only one of the two classifies correctly.
 
 from rs_keras import config as config_lib
 from rs_keras import pictures
-from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
-
-# Images of each kind in the picture.
-_SHOWN = 8
 
 
 def main():
@@ -24,8 +20,7 @@ def main():
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
 
-        import numpy as np
-
+        from rs_keras import run_analysis
         from rs_keras import run_data
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
@@ -42,20 +37,14 @@ def main():
                 f"Received: --workdir={workdir.path} with {ends[0]}"
             )
         source = run_data.open_source(workdir, "val")
-        dataset = run_data.val_dataset(
-            workdir, source, ends, batch_size=values.batch_size
+        with config_lib.mistakes(damage.DamagedImage):
+            labels, found = run_analysis.hits(
+                workdir, model, source, ends, batch_size=values.batch_size
+            )
+        only = run_analysis.only_one(found, ends)
+        changes = analysis.class_changes(
+            labels, *(found[end] for end in ends), source.class_names
         )
-        total = -(-source.num_examples // values.batch_size)
-        progress = progress_lib.Progress("evaluate", total, "batches")
-        damaged = damage.damaged_images()
-        with config_lib.mistakes(damage.DamagedImage), damaged:
-            labels, found = analysis.hits(model, dataset, ends, on_batch=progress.step)
-        large, small = found[ends[0]], found[ends[1]]
-        only = {
-            f"only at {ends[0]}": np.flatnonzero(large & ~small),
-            f"only at {ends[1]}": np.flatnonzero(small & ~large),
-        }
-        changes = analysis.class_changes(labels, large, small, source.class_names)
         print(table(changes, ends))
         if values.json:
             names = pipeline.names(source)
@@ -66,33 +55,8 @@ def main():
         if values.plot:
             pictures.class_changes(values.plot, changes, ends)
         if values.examples:
-            shown = {k: _pick(v, labels) for k, v in only.items()}
-            picked = _images(dataset, ends[0], {i for v in shown.values() for i in v})
-            rows = {
-                kind: [(picked[i], source.class_names[labels[i]]) for i in indices]
-                for kind, indices in shown.items()
-            }
+            rows = run_analysis.examples(workdir, source, ends[0], labels, only)
             pictures.examples(values.examples, rows)
-
-
-def _pick(indices, labels):
-    """Some of the images, of as many classes as there are."""
-    first, others, seen = [], [], set()
-    for index in indices:
-        label = labels[index]
-        (others if label in seen else first).append(int(index))
-        seen.add(label)
-    return [*first, *others][:_SHOWN]
-
-
-def _images(dataset, side, wanted):
-    """{position: image (r, r, 3) uint8} of some of a dataset."""
-    found, start = {}, 0
-    for images, labels in dataset.as_numpy_iterator():
-        for index in wanted & set(range(start, start + len(labels))):
-            found[index] = images[side][index - start]
-        start += len(labels)
-    return found
 
 
 def table(changes, ends):

@@ -7,7 +7,6 @@ networks, each of which stands for its own resolution.
 
 from rs_keras import config as config_lib
 from rs_keras import pictures
-from rs_keras import progress as progress_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
 
@@ -22,19 +21,16 @@ def main():
         for workdir in workdirs:
             workdir.trained_model()
 
-        from rs_keras import run_data
+        from rs_keras import run_analysis
         from rs_keras.checkpoints import keras_file
         from rs_keras.data import damage
         from rs_keras.evaluation import analysis
         from rs_keras.training import devices
 
         devices.start(values.threads)
-        source = _source(workdirs)
-        batches = -(-source.num_examples // values.batch_size)
-        total = batches * len(workdirs)
-        progress = progress_lib.Progress("evaluate", total, "batches")
+        source = run_analysis.shared_images(workdirs)
         found = {}
-        for workdir in workdirs:
+        for number, workdir in enumerate(workdirs, 1):
             model = keras_file.load(workdir.path)
             twice = set(model.keys) & set(found)
             if twice:
@@ -42,15 +38,14 @@ def main():
                     "Each resolution must be that of one network. "
                     f"Received: --workdir={workdir.path} with {min(twice)} again"
                 )
-            dataset = run_data.val_dataset(
-                workdir,
-                source,
-                model.resolutions,
-                batch_size=values.batch_size,
-                views=model.views,
-            )
-            with config_lib.mistakes(damage.DamagedImage), damage.damaged_images():
-                found |= analysis.hits(model, dataset, on_batch=progress.step)[1]
+            with config_lib.mistakes(damage.DamagedImage):
+                found |= run_analysis.hits(
+                    workdir,
+                    model,
+                    source,
+                    batch_size=values.batch_size,
+                    work=f"evaluate network {number} of {len(workdirs)},",
+                )[1]
         if len(found) < 2:
             raise ValueError(
                 "At least two resolutions are needed, of one run or of several. "
@@ -78,26 +73,6 @@ def table(shares):
         )
         lines.append(f"{miss:<19}" + "".join(cells))
     return "\n".join(lines)
-
-
-def _source(workdirs):
-    """The validation images, which all runs must share."""
-    from rs_keras import run_data
-
-    found = {}
-    for workdir in workdirs:
-        name = workdir.flag("dataset")
-        if name not in found:
-            found[name] = run_data.open_source(workdir, "val")
-    first = next(iter(found.values()))
-    for name, other in found.items():
-        same = other.fingerprint == first.fingerprint
-        if not same or other.class_names != first.class_names:
-            raise ValueError(
-                "All runs must have the validation images of the first. "
-                f"Received: --dataset={name} in one of them"
-            )
-    return first
 
 
 def console():

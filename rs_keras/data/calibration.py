@@ -15,8 +15,8 @@ def batches(source, resolution, *, number, batch_size, seed, area, picked_from=N
         picked_from: with --preprocessing=official_quant, the largest resolution, from
             whose images it picks the pixels of others.
 
-    Returns:
-        List of uint8 arrays (N, r, r, 3); the last may be smaller.
+    Yields:
+        uint8 arrays (N, r, r, 3); the last may be smaller.
     """
     dataset = pipeline.train_dataset(
         source,
@@ -28,7 +28,8 @@ def batches(source, resolution, *, number, batch_size, seed, area, picked_from=N
         preprocessing="official_quant" if picked_from else "rsnet",
     )
     dataset = dataset.take(number).rebatch(batch_size)
-    return [images[resolution] for images, _ in dataset.as_numpy_iterator()]
+    for images, _ in dataset.as_numpy_iterator():
+        yield images[resolution]
 
 
 def names(source, number, seed):

@@ -87,8 +87,8 @@ def add_resolutions(model, resolutions, bn, load, *, progress=None, report=None)
     """`add_resolution` for several at once.
 
     Args:
-        load: function of a resolution, returning its batches of training images: a list
-            of arrays (N, r, r, 3).
+        load: function of a resolution, returning its batches of training images:
+            arrays (N, r, r, 3).
         progress: function of (title, number of batches), returning an object whose
             `step()` is called after each.
         report: function of a sentence, called once a resolution has its row.
@@ -107,7 +107,7 @@ def add_resolutions(model, resolutions, bn, load, *, progress=None, report=None)
     observing = statistics.observing(found)
     for resolution in new:
         start = time.perf_counter()
-        batches = load(resolution)
+        batches = list(load(resolution))
         how = found.added_resolutions[resolution]
         how["images"] = sum(map(len, batches))
         how["batch_size"] = max(map(len, batches))

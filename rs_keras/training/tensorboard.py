@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+# Of the curves of alpha.
+_ALPHA = "alpha/"
 # Images of a batch shown in the grid.
 _SHOWN = 8
 
@@ -23,7 +25,7 @@ class Writer:
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
             for key, weight in weights.items():
-                tf.summary.scalar(f"alpha/{key}", weight)
+                tf.summary.scalar(f"{_ALPHA}{key}", weight)
         self._writer.flush()
 
     def images(self, images):
@@ -51,3 +53,34 @@ def image_grid(images):
         index = np.arange(side) * batch.shape[1] // side
         rows.append(np.concatenate(list(batch[:, index][:, :, index]), axis=1))
     return np.concatenate(rows, axis=0)
+
+
+def read_shares(directory):
+    """{branch: {epoch, as text: its share in the ensemble}} of a run.
+
+    Of an epoch that was repeated it is the last; empty where nothing was written.
+    """
+    from tensorboard.backend.event_processing import event_accumulator as events
+    from tensorboard.util import tb_logging
+    from tensorboard.util import tensor_util
+
+    if not directory.is_dir():
+        return {}
+    accumulator = events.EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    logger = tb_logging.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # each file's end is no news
+    try:
+        accumulator.Reload()
+    finally:
+        logger.setLevel(level)
+    shares = {}
+    for tag in accumulator.Tags()["tensors"]:
+        if tag.startswith(_ALPHA):
+            found = {
+                event.step: float(tensor_util.make_ndarray(event.tensor_proto))
+                for event in accumulator.Tensors(tag)
+            }
+            ordered = {str(step): found[step] for step in sorted(found)}
+            shares[tag.removeprefix(_ALPHA)] = ordered
+    return shares

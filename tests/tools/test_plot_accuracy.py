@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from rs_keras.evaluation import curves
 from tests import commands
-from tools import plot_accuracy
 
 TOOL = "tools.plot_accuracy"
 
@@ -33,13 +33,13 @@ def files(tmp_path):
 
 
 def test_seeds_are_averaged_and_individual_networks_joined(files):
-    read = plot_accuracy.read
-    both = plot_accuracy.points([read(files["seed0"]), read(files["seed1"])])
+    read = curves.read
+    both = curves.points([read(files["seed0"]), read(files["seed1"])])
     assert [p["resolution"] for p in both] == [64, 48, 32]
     assert [round(p["top1"], 9) for p in both] == [0.6, 0.5, 0.3]
     assert [p["trained"] for p in both] == [True, False, True]
     assert {p["networks"] for p in both} == {2}
-    joined = plot_accuracy.points([read(files["i32"]), read(files["i64"])])
+    joined = curves.points([read(files["i32"]), read(files["i64"])])
     assert [(p["resolution"], p["macs"]) for p in joined] == [(64, 4096), (32, 1024)]
 
 
@@ -67,10 +67,10 @@ def test_curves_are_drawn_and_written(files, finished, tmp_path, against):
         f"--plot={plot}",
         f"--json={out}",
     )
-    curves = json.loads(out.read_text())["curves"]
-    assert list(curves) == ["RS-Net", "run"]
+    found = json.loads(out.read_text())["curves"]
+    assert list(found) == ["RS-Net", "run"]
     results = json.loads((finished / "results.json").read_text())["resolutions"]
-    assert [p["top1"] for p in curves["run"]] == [r["top1"] for r in results.values()]
+    assert [p["top1"] for p in found["run"]] == [r["top1"] for r in results.values()]
     assert "<svg" in plot.read_text()
 
 

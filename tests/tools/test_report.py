@@ -1,0 +1,202 @@
+"""The report of a real run: everything that was found, in one page."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from tests import browser
+from tests import commands
+from tests.report import pages
+
+TOOL = "tools.report"
+SECTIONS = (
+    "results resolutions training hit_miss classes examples features batch_norm "
+    "exports flags"
+).split()
+EXPORT = {
+    "layout": "signatures",
+    "precision": "int8",
+    "bytes": 208544,
+    "bytes_by_kind": {"kernels": 176408},
+    "verification": {
+        "signatures": {
+            "r48": {
+                "error": 0.0147,
+                "agreement_of_all": 0.8947,
+                "agreement": 1.0,
+                "delegated": 35,
+                "operators": 37,
+            }
+        }
+    },
+}
+# What an image, a table or a line of text may be: cut off, or pushing the page wide.
+CUT_OFF = """(() => {
+  const wide = document.documentElement.scrollWidth > innerWidth;
+  const boxes = Array.from(document.querySelectorAll('section *'));
+  const cut = boxes.filter(box => !box.closest('.scroll')
+    && (box.getBoundingClientRect().right > innerWidth + 1
+        || box.getBoundingClientRect().left < -1));
+  const scrolls = Array.from(document.querySelectorAll('.scroll')).every(
+    box => getComputedStyle(box).overflowX === 'auto');
+  return {wide, cut: cut.map(box => box.tagName), scrolls};
+})()"""
+LOADED = """Array.from(document.images).map(
+  image => image.complete && image.naturalWidth > 0
+    && image.getBoundingClientRect().width > 20)"""
+
+
+@pytest.fixture(scope="module")
+def individual(photos, tmp_path_factory):
+    """Individual networks of 48 and of 32 pixels."""
+    folder = tmp_path_factory.mktemp("individual")
+    for side in (48, 32):
+        commands.succeeds(
+            "rs_keras.train",
+            *commands.TINY,
+            "--method=single",
+            f"--resolutions={side}",
+            f"--dataset=folder:{photos}",
+            f"--workdir={folder / str(side)}",
+            "--epochs=1",
+        )
+    return [folder / "48", folder / "32"]
+
+
+@pytest.fixture(scope="module")
+def compared(finished, individual, tmp_path_factory):
+    """(page, numbers) of a run beside individual networks, with an export."""
+    folder = tmp_path_factory.mktemp("report")
+    report = folder / "a.tflite.report.json"
+    report.write_text(json.dumps(EXPORT))
+    os.utime(report, (0, 0))
+    commands.succeeds(
+        TOOL,
+        f"--workdir={finished}",
+        f"--compare={individual[0]},{individual[1]}",
+        f"--exports={folder / 'a.tflite'}",
+        f"--output={folder / 'report.html'}",
+        f"--json={folder / 'numbers.json'}",
+        "--batch_size=7",
+    )
+    text = (folder / "report.html").read_text("utf-8")
+    return text, json.loads((folder / "numbers.json").read_text())
+
+
+def test_the_page_shows_what_the_files_say(compared, finished):
+    page = pages.Page(compared[0])
+    results = json.loads((finished / "results.json").read_text())
+    assert page.ids == [*SECTIONS[:1], "comparison", *SECTIONS[1:]]
+    assert page.links == page.ids
+    for row in results["resolutions"].values():
+        assert f"{100 * row['top1']:.1f}" in page.text["td"]
+        assert f"{row['macs'] / 1e6:,.1f}" in page.text["td"]
+    (flags,) = page.text["pre"]
+    assert flags.splitlines() == (finished / "flags.cfg").read_text().splitlines()
+    assert f"{(finished / 'model.keras').stat().st_size:,}" in page.text["td"]
+    assert {"a.tflite", "208,544", "r48", "89.5", "35/37"} <= set(page.text["td"])
+    assert ".tflite signatures int8 (older than model.keras)" in page.text["td"]
+    drawings = [alt for alt, kind, _ in page.images if "svg" in kind]
+    assert len(drawings) == 10 and len(set(drawings)) == 10
+    assert "Left out" not in page.text["h3"]
+
+
+def test_the_numbers_agree_with_those_of_the_runs(compared, finished, individual):
+    found = compared[1]
+    results = json.loads((finished / "results.json").read_text())
+    assert found["results"] == results
+    tops = {p["resolution"]: p["top1"] for p in found["dense"]}
+    assert list(tops) == [56, 48, 40, 32]  # 24 is less than the strides allow
+    for side, row in results["resolutions"].items():
+        assert abs(tops[int(side)] - row["top1"]) < 1e-9
+    assert [p["trained"] for p in found["dense"]] == [False, True, False, True]
+    alone = [
+        json.loads((one / "results.json").read_text())["resolutions"]
+        for one in individual
+    ]
+    alone = {side: row["top1"] for rows in alone for side, row in rows.items()}
+    for point in found["differences"][finished.name]:
+        side = str(point["resolution"])
+        expected = 100 * (results["resolutions"][side]["top1"] - alone[side])
+        assert abs(point["difference"] - expected) < 1e-9
+    assert list(found["hit_miss"]) == [finished.name, "2 individual networks"]
+    gap = found["hit_miss"]["2 individual networks"]
+    assert abs(gap["32"]["48"] - gap["48"]["32"] - alone["48"] + alone["32"]) < 1e-9
+    assert len(found["metrics"]) == found["training"]["epochs"] == 5
+
+
+def test_a_report_without_images_says_what_is_left_out(individual):
+    commands.succeeds(TOOL, f"--workdir={individual[0]}", "--images=off")
+    page = pages.Page((individual[0] / "report.html").read_text("utf-8"))
+    assert page.ids == ["results", "training", "batch_norm", "exports", "flags"]
+    assert page.text["h3"] == ["Left out"]
+    assert page.text["li"] == ["What needs the validation images (--images=off)"]
+
+
+def test_one_network_alone_has_no_ends_to_compare(individual):
+    commands.succeeds(TOOL, f"--workdir={individual[0]}")
+    page = pages.Page((individual[0] / "report.html").read_text("utf-8"))
+    expected = "results resolutions training features batch_norm exports flags".split()
+    assert page.ids == expected
+    assert page.text["li"] == ["Changes of classes: there is one resolution"]
+
+
+def test_mistakes_are_one_sentence(finished, individual, tmp_path):
+    workdir = f"--workdir={finished}"
+    commands.refuses("--workdir is needed", TOOL)
+    commands.refuses("finished run", TOOL, f"--workdir={tmp_path}")
+    commands.refuses("finished run", TOOL, workdir, f"--compare={tmp_path}")
+    commands.refuses("there once", TOOL, workdir, f"--compare={finished}")
+    commands.refuses("a .html file", TOOL, workdir, "--output=report.txt")
+    commands.refuses("a .html file", TOOL, workdir, f"--output={tmp_path}/no/a.html")
+    commands.refuses("--exports must be", TOOL, workdir, "--exports=setup.cfg")
+    moved = tmp_path / "moved"
+    shutil.copytree(individual[0], moved)
+    flags = (moved / "flags.cfg").read_text()
+    lines = [x for x in flags.splitlines() if not x.startswith("--dataset")]
+    lines.append(f"--dataset=folder:{tmp_path / 'gone'}")
+    (moved / "flags.cfg").write_text("\n".join(lines) + "\n")
+    commands.refuses("--images=off leaves out", TOOL, f"--workdir={moved}")
+    results = json.loads((moved / "results.json").read_text())
+    results["classes"][0] = "another"
+    (moved / "results.json").write_text(json.dumps(results))
+    commands.refuses("the same classes", TOOL, workdir, f"--compare={moved}")
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory):
+    """The report on a run that is right at one resolution alone now and then."""
+    workdir = (
+        tmp_path_factory.mktemp("unsure") / "a_run_with_a_rather_long_name_of_its_own"
+    )
+    flags = ("--dataset=shapes", "--batch_size=64", "--epochs=2")
+    commands.succeeds("rs_keras.train", *commands.TINY, *flags, f"--workdir={workdir}")
+    commands.succeeds(
+        "tools.export_tflite",
+        f"--workdir={workdir}",
+        f"--output={workdir / 'model.tflite'}",
+        "--min_agreement=0",
+    )
+    commands.succeeds(TOOL, f"--workdir={workdir}")
+    return workdir / "report.html"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium on PATH")
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width, height", [(360, 740), (390, 844), (1280, 900)])
+def test_a_browser_shows_all_of_it(unsure, tmp_path, width, height, dark):
+    images = pages.Page(unsure.read_text("utf-8")).images
+    assert sum("png" in kind for _, kind, _ in images) > 4
+    with browser.started(tmp_path / "profile") as tab:
+        tab.open(unsure.as_uri(), width, height, dark=dark)
+        assert tab.run(LOADED) == [True] * len(images)
+        assert tab.run(CUT_OFF) == {"wide": False, "cut": [], "scrolls": True}
+        assert tab.run("innerWidth") == width
+        paper = tab.run("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(25, 25, 25)" if dark else "rgb(255, 255, 255)")
+        asked = [x for x in tab.requests if not x.startswith("data:")]
+        assert asked == [unsure.as_uri()]
+        assert len(tab.picture()) > 50_000
