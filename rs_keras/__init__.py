@@ -18,13 +18,18 @@ _PUBLIC = {
     "mobilenet_v2": "rs_keras.models.mobilenet_v2",
     "Classifier": "rs_keras.models.classifier",
     "make_switchable": "rs_keras.models.switchable",
-    "add_resolution": "rs_keras.evaluation.calibration",
     "SwitchableBatchNormalization": "rs_keras.layers.switchable_norm",
     "MultiResolutionDistillation": "rs_keras.losses.distillation",
     "SGD": "rs_keras.training.optimizers",
 }
 
-__all__ = sorted([*_PUBLIC, "load_packed"])
+# They register nothing, so that only who calls them waits for the import.
+_FUNCTIONS = {
+    "add_resolution": "rs_keras.evaluation.calibration",
+    "load_packed": "rs_keras.checkpoints.packed",
+}
+
+__all__ = sorted([*_PUBLIC, *_FUNCTIONS])
 
 
 def __getattr__(name):
@@ -32,8 +37,8 @@ def __getattr__(name):
         for module in ("torch_import", "lqnet_import"):
             importlib.import_module(f"{__name__}.{name}.{module}")
         return sys.modules[f"{__name__}.{name}"]
-    if name == "load_packed":
-        return importlib.import_module(f"{__name__}.checkpoints.packed").load_packed
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rs_keras' has no attribute {name!r}")
     _resolve_all()

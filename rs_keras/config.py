@@ -64,6 +64,16 @@ def check_file(name, suffixes):
         )
 
 
+def check_overwrite():
+    """Raises ValueError if --output is there, and --overwrite is not given."""
+    path = flags.FLAGS.output
+    if os.path.exists(path) and not flags.FLAGS.overwrite:
+        raise ValueError(
+            "--output exists; choose another, or --overwrite. "
+            f"Received: --output={path}"
+        )
+
+
 def values():
     """The parsed flags, as attributes."""
     return flags.FLAGS

@@ -9,6 +9,7 @@ from rs_keras import config as config_lib
 from rs_keras import model_card
 from rs_keras import nonfinite
 from rs_keras import workdir as workdir_lib
+from rs_keras.checkpoints import keras_file
 from rs_keras.checkpoints import training_state
 from rs_keras.data import damage
 from rs_keras.data import pipeline
@@ -122,9 +123,7 @@ class Run:
         model = self.whole
         sides = model.resolutions * model.views
         results = build.results(model, found, model.keys, sides, self.bad)
-        temporary = self.workdir.path / ".model.tmp.keras"
-        model.save(temporary)
-        workdir_lib.rename(temporary, self.workdir.model)
+        keras_file.save(model, self.workdir.model)
         counts = {"train": self.data["images"], "val": self.val_images}
         workdir_lib.write_json(self.workdir.data, {"images": counts})
         workdir_lib.write_json(self.workdir.results, results)

@@ -30,11 +30,8 @@ def main():
         from rs_keras.checkpoints import torch_import
 
         torch_file.check_suffix(output)
-        if not output.parent.is_dir() or (output.exists() and not values.overwrite):
-            raise ValueError(
-                "--output must be a new file (or --overwrite) in a directory that "
-                f"exists. Received: --output={output}"
-            )
+        config_lib.check_file("output", torch_file.SUFFIXES)
+        config_lib.check_overwrite()
         model = keras_file.load(values.workdir or values.model)
         arrays = torch_import.state_dict(model)
         torch_file.write(output, arrays)

@@ -10,7 +10,6 @@ import pathlib
 
 from rs_keras import config as config_lib
 from rs_keras import tool_flag_definitions
-from rs_keras import workdir as workdir_lib
 
 
 def main():
@@ -21,6 +20,7 @@ def main():
         output = _checked_output(values)
 
         from rs_keras import build
+        from rs_keras.checkpoints import keras_file
         from rs_keras.checkpoints import torch_file
         from rs_keras.checkpoints import torch_import
         from rs_keras.checkpoints import torch_plain
@@ -47,12 +47,7 @@ def main():
             scaling=values.scaling or scaling,
         )
         torch_import.load_checkpoint(model, arrays, reset_head=values.reset_head)
-        temporary = output.with_name(f".{output.stem}.tmp.keras")
-        try:
-            model.save(temporary)
-            workdir_lib.rename(temporary, output)
-        finally:
-            temporary.unlink(missing_ok=True)
+        keras_file.save(model, output)
     layout = "the authors' code" if branches else "torchvision or timm"
     head = "a new head" if values.reset_head else "its head"
     sides = ", ".join(map(str, model.resolutions))
@@ -70,11 +65,7 @@ def _checked_output(values):
             "--output must be a .keras file in a directory that exists. "
             f"Received: --output={path}"
         )
-    if path.exists() and not values.overwrite:
-        raise ValueError(
-            "--output exists; choose another, or --overwrite. "
-            f"Received: --output={path}"
-        )
+    config_lib.check_overwrite()
     return path
 
 

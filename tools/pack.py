@@ -4,8 +4,6 @@ Prints what the file's bytes are, and how far its logits are from those of the n
 `rs_keras.load_packed("model.lq")` reads it; docs/packed_format.md has its layout.
 """
 
-import pathlib
-
 from rs_keras import config as config_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -24,11 +22,7 @@ def main():
         from rs_keras.checkpoints import packed_file
 
         packed_file.check_output(values.output)
-        if pathlib.Path(values.output).exists() and not values.overwrite:
-            raise ValueError(
-                "--output exists; choose another, or --overwrite. "
-                f"Received: --output={values.output}"
-            )
+        config_lib.check_overwrite()
         report = packed.pack(
             keras_file.load(workdir.path),
             values.output,

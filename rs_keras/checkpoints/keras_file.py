@@ -8,14 +8,13 @@ import keras
 import numpy as np
 
 from quant import quantizers
+from rs_keras import workdir as workdir_lib
+from rs_keras.checkpoints import archives
 from rs_keras.checkpoints import packed
 from rs_keras.layers import conv_bn
 from rs_keras.layers import quantization
 from rs_keras.layers import switchable_norm
 from rs_keras.models import classifier
-
-# Keras stores weights as they are; only its short texts would shrink.
-_EXPANSION = 20
 
 
 def load(path):
@@ -65,19 +64,24 @@ def _read(path, **options):
     """What Keras reads from a .keras file; nothing in it is executed."""
     if not zipfile.is_zipfile(path):
         raise ValueError(f"The file must be a whole .keras file. Received: {path}")
-    with zipfile.ZipFile(path) as file:
-        unpacked = sum(entry.file_size for entry in file.infolist())
-    if unpacked > _EXPANSION * path.stat().st_size:
-        raise ValueError(
-            f"A .keras file must unpack to at most {_EXPANSION} times its size. "
-            f"Received: {path}, which claims {unpacked / 1e6:.0f} MB"
-        )
+    archives.check_expansion(path, ".keras")
     try:
         return keras.saving.load_model(path, **options)
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"Keras cannot read the file ({_reason(str(error))}). Received: {path}"
         ) from error
+
+
+def save(model, path):
+    """Writes a model to a .keras file, which is there whole or not at all."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.stem}.tmp.keras")
+    try:
+        model.save(temporary)
+        workdir_lib.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _reason(text):

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 
 from rs_keras import workdir
+from rs_keras.checkpoints import archives
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 # Under which training scripts keep the weights beside their own notes.
@@ -22,8 +23,6 @@ _PICKLE_ERRORS = (
     KeyError,
     TypeError,
 )
-# PyTorch stores tensors as they are.
-_EXPANSION = 20
 
 
 def read(path):
@@ -94,13 +93,7 @@ def _read_safetensors(path):
 def _read_torch(path):
     torch = _library("torch", "PyTorch")
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            unpacked = sum(entry.file_size for entry in file.infolist())
-        if unpacked > _EXPANSION * path.stat().st_size:
-            raise ValueError(
-                f"A .pth file must unpack to at most {_EXPANSION} times its size. "
-                f"Received: {path}, which claims {unpacked / 1e6:.0f} MB"
-            )
+        archives.check_expansion(path, ".pth")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (*_PICKLE_ERRORS, RuntimeError, ValueError) as error:

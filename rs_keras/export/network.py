@@ -116,10 +116,7 @@ def in_float32(model):
         policy = isinstance(node.get("dtype"), dict)
         return {**node, "dtype": "float32"} if policy else node
 
-    config = copies.rewritten(model.get_config(), {}, change)
-    copy = classifier.Classifier.from_config(config)
-    copy.set_weights(model.get_weights())
-    return copy
+    return copies.changed(model, change)
 
 
 def activation_quantizers(model):

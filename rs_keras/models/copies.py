@@ -71,6 +71,18 @@ def with_resolutions(model, added, interpolation=resolutions_lib.interpolation):
     return copy
 
 
+def changed(model, change):
+    """A copy with the same weights, some of whose layers are others.
+
+    Args:
+        model: `Classifier`.
+        change: as of `rewritten`.
+    """
+    copy = type(model).from_config(rewritten(model.get_config(), {}, change))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _has_private_bases(node):
     """Whether activations have a basis for each resolution, anywhere in a network."""
     if isinstance(node, dict):

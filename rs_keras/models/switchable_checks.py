@@ -74,8 +74,9 @@ def minimum_resolution(block, resolutions):
         ValueError: one of the resolutions is none that they allow.
     """
     large = 1024
-    shapes = [shape for _, _, shape in block.steps((1, large, large, 3))]
-    _check_any_size(block, large)
+    steps = list(block.steps((1, large, large, 3)))
+    _check_any_size(steps, block.steps((1, large // 2, large // 2, 3)))
+    shapes = [shape for _, _, shape in steps]
     last = min(s[1] for s in shapes if s and len(s) == 4 and s[1] > 1)
     stride = -(-large // last)
     for resolution in resolutions:
@@ -97,10 +98,14 @@ def minimum_resolution(block, resolutions):
     return low
 
 
-def _check_any_size(block, large):
-    """Raises ValueError for an operation that makes images of one size of all."""
-    sizes = [block.steps((1, side, side, 3)) for side in (large, large // 2)]
-    for (operation, inputs, output), (_, others, other) in zip(*sizes, strict=True):
+def _check_any_size(large, small):
+    """Raises ValueError for an operation that makes images of one size of all.
+
+    Args:
+        large, small: the steps of a network for two sizes.
+    """
+    both = zip(large, small, strict=True)
+    for (operation, inputs, output), (_, others, other) in both:
         spatial = output is not None and len(output) == 4 and output[1] > 1
         if spatial and output == other and inputs != others:
             raise ValueError(

@@ -7,6 +7,7 @@ from ai_edge_litert import interpreter as litert
 
 import rs_keras
 from rs_keras import resolutions as resolutions_lib
+from rs_keras.evaluation import statistics
 from rs_keras.export import saved_model
 from rs_keras.export import tflite
 from rs_keras.layers import conv_bn
@@ -23,14 +24,6 @@ def model(tiny, batch):
     return model
 
 
-def norms(model):
-    return [
-        layer
-        for layer in conv_bn.leaves(model.blocks)
-        if isinstance(layer, switchable_norm.SwitchableBatchNormalization)
-    ]
-
-
 def rows(model, resolution):
     """[(gamma, beta, mean, variance) of each layer]."""
     row = model.resolutions.index(resolution)
@@ -39,7 +32,7 @@ def rows(model, resolution):
             np.array(weight)[row]
             for weight in (n.gamma, n.beta, n.moving_mean, n.moving_variance)
         )
-        for n in norms(model)
+        for n in statistics.norms(model)
     ]
 
 
@@ -123,9 +116,9 @@ def test_exact_calibration_equals_a_pass_for_each_layer(model, batch):
             inputs[self.name] = np.asarray(x, "float64")
             return super().call(x, **kwargs)
 
-    for layer in norms(expected):
+    for layer in statistics.norms(expected):
         layer.__class__ = Recording
-    for layer in norms(expected):
+    for layer in statistics.norms(expected):
         expected(images, resolution=40)
         x = inputs[layer.name]
         for weight, value in (
