@@ -50,34 +50,31 @@ def define_pack_flags():
 def define_hit_miss_flags():
     """Defines the flags of `python -m tools.hit_miss`."""
     flags.DEFINE_list("workdir", None, "Directory of the run, or of individual ones.")
-    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
-    flag_definitions.define_threads()
-    flags.DEFINE_string("plot", None, "Draw the shares: a .png or .svg file.")
+    _define_testing()
+    _define_plot("the shares")
     flag_definitions.define_json()
 
 
 def define_bn_flags():
     """Defines the flags of `python -m tools.bn_parameters`."""
     flag_definitions.define_workdir()
-    flags.DEFINE_string("plot", None, "Draw them: a .png or .svg file.")
+    _define_plot("them")
     flag_definitions.define_json()
 
 
 def define_activations_flags():
     """Defines the flags of `python -m tools.activations`."""
     flag_definitions.define_workdir()
-    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
-    flag_definitions.define_threads()
-    flags.DEFINE_string("plot", None, "Draw the curves: a .png or .svg file.")
+    _define_testing()
+    _define_plot("the curves")
     flag_definitions.define_json()
 
 
 def define_class_changes_flags():
     """Defines the flags of `python -m tools.class_changes`."""
     flag_definitions.define_workdir()
-    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
-    flag_definitions.define_threads()
-    flags.DEFINE_string("plot", None, "Draw the changes: a .png or .svg file.")
+    _define_testing()
+    _define_plot("the changes")
     flags.DEFINE_string(
         "examples", None, "Draw images that only one end gets right: .png or .svg."
     )
@@ -95,8 +92,7 @@ def define_report_flags():
     flags.DEFINE_string(
         "output", None, "The .html file to write; default: the workdir's report.html."
     )
-    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
-    flag_definitions.define_threads()
+    _define_testing()
     flag_definitions.define_json()
 
 
@@ -113,6 +109,15 @@ def define_model_card_flags():
     flags.DEFINE_bool("overwrite", False, "Replace a file that was changed by hand.")
 
 
+def _define_testing():
+    flags.DEFINE_integer("batch_size", 64, "Images a step.", lower_bound=1)
+    flag_definitions.define_threads()
+
+
+def _define_plot(what):
+    flags.DEFINE_string("plot", None, f"Draw {what}: a .png or .svg file.")
+
+
 def _define_exports():
     flags.DEFINE_list(
         "exports",
@@ -125,7 +130,7 @@ def _define_exports():
 def define_alpha_flags():
     """Defines the flags of `python -m tools.alpha`."""
     flag_definitions.define_workdir()
-    flags.DEFINE_string("plot", None, "Draw the shares: a .png or .svg file.")
+    _define_plot("the shares")
     flag_definitions.define_json()
 
 
@@ -256,9 +261,5 @@ def define_benchmark_tflite_flags():
     )
     flags.DEFINE_integer("threads", 1, "CPU threads of an inference.", lower_bound=1)
     flags.DEFINE_integer("runs", 50, "Runs of each resolution.", lower_bound=1)
-    flags.DEFINE_string(
-        "plot",
-        None,
-        "Draw the accuracy of the run against latency: a .png or .svg file.",
-    )
+    _define_plot("the accuracy of the run against latency")
     flag_definitions.define_json()
