@@ -51,8 +51,12 @@ def main():
         if resolutions is None:
             keys, resolutions, views = model.keys, model.resolutions, model.views
         else:
-            for resolution in resolutions:
-                model.check_resolution(resolution)
+            if resolutions[-1] < model.minimum_resolution:
+                raise ValueError(
+                    f"--resolutions must be at least {model.minimum_resolution}, which "
+                    "the strides of the network need. "
+                    f"Received: --resolutions={','.join(map(str, resolutions))}"
+                )
             keys, views = resolutions, 1
         dataset = run_data.val_dataset(
             workdir,

@@ -103,7 +103,8 @@ def batch_norm(path, rows):
         axes.grid(visible=True, alpha=0.3)
     for axes in panels[1]:
         axes.set_xlabel("layer")
-    panels[0, 0].legend(fontsize=7)
+    lines, labels = panels[0, 0].get_legend_handles_labels()
+    drawing.legend(lines, labels, loc="outside lower center", ncols=5, fontsize=7)
     _write(drawing, path)
 
 

@@ -89,7 +89,12 @@ def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp
     commands.refuses(
         "must hold a finished run", "rs_keras.evaluate", f"--workdir={tmp_path}"
     )
-    commands.refuses("at least 32", "rs_keras.evaluate", workdir, "--resolutions=8")
+    commands.refuses(
+        "--resolutions must be at least 32",
+        "rs_keras.evaluate",
+        workdir,
+        "--resolutions=8",
+    )
     commands.refuses(
         "classes of the network", "rs_keras.evaluate", workdir, "--dataset=shapes"
     )

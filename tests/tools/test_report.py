@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -34,10 +35,12 @@ EXPORT = {
 }
 # What an image, a table or a line of text may be: cut off, or pushing the page wide.
 CUT_OFF = """(() => {
-  const wide = document.documentElement.scrollWidth > innerWidth;
+  // Not innerWidth: a phone zooms out where a page is too wide.
+  const width = document.documentElement.clientWidth;
+  const wide = document.documentElement.scrollWidth > width;
   const boxes = Array.from(document.querySelectorAll('section *'));
   const cut = boxes.filter(box => !box.closest('.scroll')
-    && (box.getBoundingClientRect().right > innerWidth + 1
+    && (box.getBoundingClientRect().right > width + 1
         || box.getBoundingClientRect().left < -1));
   const scrolls = Array.from(document.querySelectorAll('.scroll')).every(
     box => getComputedStyle(box).overflowX === 'auto');
@@ -200,3 +203,19 @@ def test_a_browser_shows_all_of_it(unsure, tmp_path, width, height, dark):
         asked = [x for x in tab.requests if not x.startswith("data:")]
         assert asked == [unsure.as_uri()]
         assert len(tab.picture()) > 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium on PATH")
+def test_the_check_sees_what_is_cut_off(unsure, tmp_path):
+    text = unsure.read_text("utf-8").replace('class="scroll"', "", 1)
+    text = text.replace("</h1>", "</h1><p style='width: 90rem'>wide</p>", 1)
+    text = re.sub(
+        r"(<section.*?src=)\"data:[^\"]*", r'\1"data:image/png;base64,AA', text
+    )
+    path = tmp_path / "report.html"
+    path.write_text(text, "utf-8")
+    with browser.started(tmp_path / "profile") as tab:
+        tab.open(path.as_uri(), 390, 844)
+        assert tab.run(CUT_OFF)["wide"]
+        assert False in tab.run(LOADED)
