@@ -5,6 +5,7 @@ The only module that reads absl flags: everything else takes plain arguments.
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import sys
@@ -40,9 +41,19 @@ def check_json():
     path = flags.FLAGS.json
     if path is None:
         return
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+    directory, name = os.path.split(path)
+    if os.path.isdir(path) or not os.path.isdir(directory or "."):
         raise ValueError(
             f"--json must be a file in a directory that exists. Received: --json={path}"
+        )
+    runs_own = os.path.exists(os.path.join(directory, "flags.cfg")) and name in (
+        "results.json",
+        "data.json",
+    )
+    if os.path.exists(path) and (runs_own or not name.endswith(".json")):
+        raise ValueError(
+            "--json must be a new file, or replace a .json file that is none of a "
+            f"run's own. Received: --json={path}"
         )
 
 
@@ -57,7 +68,11 @@ def check_file(name, suffixes):
     if path is None:
         return
     directory = os.path.dirname(path) or "."
-    if not path.endswith(suffixes) or not os.path.isdir(directory):
+    if (
+        not path.endswith(suffixes)
+        or not os.path.isdir(directory)
+        or os.path.isdir(path)
+    ):
         raise ValueError(
             f"--{name} must be a {' or '.join(suffixes)} file in a directory that "
             f"exists. Received: --{name}={path}"
@@ -107,6 +122,9 @@ def run(main):
     # for that of looking for a GPU where there is none.
     gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if gpu else "3")
+    # Nor is its advice on functions that are traced several times, as for each of
+    # several networks.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stdout.reconfigure(line_buffering=True)
 
     def parse(argv):

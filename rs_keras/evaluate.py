@@ -37,12 +37,7 @@ def main():
             source = run_data.open_source(workdir, "val")
         else:
             source = sources.open_source(values.dataset, "val")
-        if model.class_names and tuple(source.class_names) != tuple(model.class_names):
-            raise ValueError(
-                "The dataset must have the classes of the network: "
-                f"{_some(model.class_names)}. "
-                f"Received: {_some(source.class_names)}"
-            )
+        run_data.check_classes(model, source)
         if values.plot and model.views > 1:
             raise ValueError(
                 "--plot is for networks of several resolutions. "
@@ -137,10 +132,6 @@ def _plot(values, results, resolutions, workdir):
     points = [(r, found[str(r)]["top1"], str(r) not in untrained) for r in resolutions]
     curves = {f"{workdir.path.name}, --bn={values.bn}": points}
     pictures.accuracy_against_resolution(values.plot, curves)
-
-
-def _some(names):
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def console():

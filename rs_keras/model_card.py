@@ -19,7 +19,7 @@ def write(workdir, path=None, *, license=None, exports=(), overwrite=False):
         workdir: of the run.
         path: of the file; default: the workdir's model_card.md.
         license: of the weights, as an SPDX identifier or in words; default: that of
-            the card that is there.
+            the card that is there, or in the workdir.
         exports: as of `run_facts.exports`.
         overwrite: whether to replace a file that was changed by hand.
 
@@ -35,7 +35,8 @@ def write(workdir, path=None, *, license=None, exports=(), overwrite=False):
             "The file was written, or changed, by hand; choose another --output, or "
             f"--overwrite. Received: {path}"
         )
-    found = card.text(workdir, license or _license(path), exports)
+    license = license or _license(path) or _license(workdir.path / NAME)
+    found = card.text(workdir, license, exports)
     # Names of files may hold bytes that are no text.
     found = found.encode("utf-8", "replace").decode("utf-8")
     workdir_lib.write_text(path, f"{found}{_SEAL}{_sum(found)} -->\n")
@@ -46,12 +47,18 @@ def write_at_end(workdir):
     """Writes the card of a run that has just ended, but over none changed by hand.
 
     Returns:
-        A sentence on what was done.
+        A sentence on what was done: whatever happens here, the run is done.
     """
     path = workdir.path / NAME
-    if path.exists() and not _unchanged(path):
-        return f"{path} was changed by hand and stays as it is"
-    return f"Written: {write(workdir, path)}"
+    try:
+        if path.exists() and not _unchanged(path):
+            return (
+                f"{path} was changed by hand and stays as it is, numbers included; "
+                "`python -m tools.model_card --output=...` writes another"
+            )
+        return f"Written: {write(workdir, path)}"
+    except (ValueError, OSError) as error:
+        return f"warning: {path} was not written: {error}"
 
 
 def _sum(text):
@@ -64,8 +71,15 @@ def _unchanged(path):
 
 
 def _license(path):
-    """The licence that a card names; None where there is none."""
+    """The licence that a card's front matter names; None where there is none."""
     if not path.exists():
         return None
-    found = re.search(r"^license: (\".*\")$", path.read_text("utf-8", "replace"), re.M)
-    return found and json.loads(found[1])
+    front = path.read_text("utf-8", "replace").split("\n---\n")[0]
+    lines = dict(re.findall(r"^(license(?:_name)?): *(\S.*)$", front, re.M))
+    found = lines.get("license_name") or lines.get("license")
+    if found is None:
+        return None
+    try:
+        return str(json.loads(found))  # as it is written here
+    except ValueError:
+        return found.strip("'\" ")  # as people write it

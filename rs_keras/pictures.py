@@ -3,13 +3,15 @@
 import io
 import itertools
 import pathlib
+import warnings
 
 from rs_keras import workdir
+from rs_keras.data import folder
 
 # Inches: on a phone, letters of 10 points are as large as those of the text around.
 _WIDTH = 5
 # Classes that are drawn of many: those that change most.
-_CLASSES = 40
+CLASSES = 40
 
 
 def accuracy_against_cost(path, curves, cost, accuracy=None):
@@ -27,7 +29,7 @@ def accuracy_against_cost(path, curves, cost, accuracy=None):
     for title, points in curves.items():
         costs = [point[0] for point in points]
         accuracies = [point[1] for point in points]
-        axes.plot(costs, accuracies, marker=next(markers), ms=4, label=title)
+        axes.plot(costs, accuracies, marker=next(markers), ms=4, label=_text(title))
         for *place, resolution in points:
             dearest[resolution] = max(dearest.get(resolution, place), place)
     for resolution, place in dearest.items():
@@ -52,7 +54,9 @@ def accuracy_against_resolution(path, curves, accuracy=None):
         sides = [point[0] for point in points]
         accuracies = [point[1] for point in points]
         trained = [i for i, point in enumerate(points) if point[2]]
-        axes.plot(sides, accuracies, marker="o", ms=7, markevery=trained, label=label)
+        axes.plot(
+            sides, accuracies, marker="o", ms=7, markevery=trained, label=_text(label)
+        )
         axes.plot(sides, accuracies, ".", ms=6, color=axes.lines[-1].get_color())
     axes.set_xlabel("resolution in pixels (large dots: trained)")
     axes.set_ylabel(accuracy or "top-1 accuracy")
@@ -81,7 +85,7 @@ def hit_miss(path, shares, title):
     axes.set_yticks(range(len(keys)), keys)
     axes.set_xlabel("right at")
     axes.set_ylabel("wrong at")
-    axes.set_title(f"{title}: % of the images", fontsize=9)
+    axes.set_title(f"{_text(title)}: % of the images", fontsize=9)
     _write(drawing, path)
 
 
@@ -139,6 +143,7 @@ def alpha(path, shares):
         color = _shade(number, len(shares))
         axes.plot([int(epoch) for epoch in row], row.values(), color=color, label=key)
     axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel("share in the ensemble")
     _save(drawing, path)
 
@@ -154,13 +159,14 @@ def training(path, epochs, losses, accuracies):
     """
     drawing, (above, below) = _drawing(2, 1, sharex=True)
     for title, values in losses.items():
-        above.plot(epochs, values, label=title)
+        above.plot(epochs, values, label=_text(title))
     for number, (title, values) in enumerate(accuracies.items()):
         color = _shade(number, len(accuracies))
-        below.plot(epochs, values, color=color, label=title)
+        below.plot(epochs, values, color=color, label=_text(title))
     above.set_ylabel("loss")
     below.set_ylabel("top-1 accuracy")
     below.set_xlabel("epoch")
+    below.locator_params(axis="x", integer=True)
     for axes in (above, below):
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8)
@@ -176,20 +182,20 @@ def class_changes(path, changes, ends):
             classes the first and the last are drawn.
         ends: the two resolutions.
     """
-    if len(changes) > _CLASSES:
+    if len(changes) > CLASSES:
         rows = list(changes.items())
-        changes = dict(rows[: _CLASSES // 2] + rows[-_CLASSES // 2 :])
+        changes = dict(rows[: CLASSES // 2] + rows[-CLASSES // 2 :])
     drawing, axes = _drawing(height=1 + 0.18 * len(changes))
-    names = list(changes)
-    for name, row in changes.items():
+    places = range(len(changes))
+    for place, row in zip(places, changes.values(), strict=True):
         axes.plot(
-            [row["largest"], row["smallest"]], [name, name], color="0.7", zorder=1
+            [row["largest"], row["smallest"]], [place, place], color="0.7", zorder=1
         )
     for number, key in enumerate(("largest", "smallest")):
         values = [row[key] for row in changes.values()]
         color = _shade(number, 2)
-        axes.scatter(values, names, s=18, color=color, label=ends[number])
-    axes.tick_params(axis="y", labelsize=7)
+        axes.scatter(values, places, s=18, color=color, label=ends[number])
+    axes.set_yticks(places, map(_text, changes), fontsize=7)
     axes.set_xlabel("accuracy of the class")
     _save(drawing, path)
 
@@ -210,7 +216,7 @@ def examples(path, rows):
             axes.axis("off")
         for axes, (image, name) in zip(line, images, strict=False):
             axes.imshow(image)
-            axes.set_title(name, fontsize=6)
+            axes.set_title(_text(name), fontsize=6)
         line[0].text(0, -0.15, title, transform=line[0].transAxes, fontsize=8)
     _write(drawing, path)
 
@@ -234,6 +240,12 @@ def _shade(number, count):
     return colormaps["plasma"](0.05 + 0.6 * number / max(count - 1, 1))
 
 
+def _text(name):
+    """A name as matplotlib shows it: no formula, no hidden curve, no odd bytes."""
+    text = folder.printable(name).replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
+
+
 def _drawing(*grid, height=3.6, **options):
     # Half a second to import, which nobody else needs; without pyplot, no window.
     from matplotlib import figure
@@ -252,7 +264,13 @@ def _save(drawing, path):
 
 def _write(drawing, path):
     """Writes the file whole or not at all."""
+    import matplotlib
+
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    drawing.savefig(temporary, dpi=150, format=path.suffix[1:])
+    # Text stays text in an .svg: the viewer's fonts have letters that ours lack.
+    style = matplotlib.rc_context({"svg.fonttype": "none"})
+    with style, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        drawing.savefig(temporary, dpi=150, format=path.suffix[1:])
     workdir.rename(temporary, path)

@@ -45,7 +45,6 @@ class Run:
             config.dataset, scan=config.scan, on_bad_image=config.on_bad_image
         ).values()
         self.bad = (self.source.skipped, validation.skipped)
-        self.val_images = validation.num_examples
         self.steps = pipeline.steps_per_epoch(self.source, config.batch_size)
         with devices.scope():
             self.model = self._new_model()
@@ -64,6 +63,7 @@ class Run:
             "images": self.source.num_examples,
             "files": self.source.fingerprint,
             "steps": self.steps,
+            "validation": [validation.num_examples, validation.fingerprint],
         }
         devices.check_same(f"{config.flagfile()} {self.data}")
         self.position = training_state.Position()
@@ -77,7 +77,7 @@ class Run:
                 print(f"Going on with another flag: {sentence}")
         shared = f", on {devices.replicas} devices" if devices.distributed else ""
         self._say(
-            f"{self.source.num_examples} training and {self.val_images} "
+            f"{self.source.num_examples} training and {validation.num_examples} "
             f"validation images, {len(self.source.class_names)} classes, "
             f"{self.steps} steps an epoch{shared}"
         )
@@ -124,7 +124,7 @@ class Run:
         sides = model.resolutions * model.views
         results = build.results(model, found, model.keys, sides, self.bad)
         keras_file.save(model, self.workdir.model)
-        counts = {"train": self.data["images"], "val": self.val_images}
+        counts = {"train": self.data["images"], "val": self.data["validation"][0]}
         workdir_lib.write_json(self.workdir.data, {"images": counts})
         workdir_lib.write_json(self.workdir.results, results)
         print(report.table(results))
@@ -159,7 +159,8 @@ class Run:
         if position != (0, 0):
             path = self.workdir.checkpoints / training_state.name(position)
             manifest = training_state.restore(path, self.model, contents)
-            if manifest["data"]["dataset"] != self.data:
+            saved = manifest["data"]["dataset"]  # earlier versions said less
+            if any(self.data[key] != value for key, value in saved.items()):
                 raise ValueError(
                     "The dataset must be that of the run: its classes or its images "
                     f"have changed. Received: --dataset={self.config.dataset}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from rs_keras import progress as progress_lib
 from rs_keras import run_data
+from rs_keras import run_facts
 from rs_keras.data import damage
 from rs_keras.evaluation import analysis
 from rs_keras.profiling import macs
@@ -18,22 +19,32 @@ def shared_images(workdirs):
     """The `sources.Source` of the validation images, which all runs must share.
 
     Raises:
-        ValueError: they do not.
+        ValueError: they do not, or there are more or fewer images now than there were.
     """
     found = {}
     for workdir in workdirs:
         name = workdir.flag("dataset")
         if name not in found:
             found[name] = run_data.open_source(workdir, "val")
-    first = next(iter(found.values()))
+        then, now = run_facts.images(workdir), found[name].num_examples
+        if then and then["val"] != now:
+            raise ValueError(
+                f"The validation images must be those of the run, {then['val']:,}. "
+                f"Received: --dataset={name}, which has {now:,} now"
+            )
+    first = next(iter(found))
     for name, other in found.items():
-        same = other.fingerprint == first.fingerprint
-        if not same or other.class_names != first.class_names:
+        if _identity(name, other) != _identity(first, found[first]):
             raise ValueError(
                 "All runs must have the validation images of the first. "
                 f"Received: --dataset={name} in one of them"
             )
-    return first
+    return found[first]
+
+
+def _identity(name, source):
+    """What is the same for the same images; files may have moved."""
+    return source.fingerprint or name, source.num_examples, source.class_names
 
 
 def hits(workdir, model, source, keys=None, *, batch_size, work="evaluate"):
@@ -48,8 +59,10 @@ def hits(workdir, model, source, keys=None, *, batch_size, work="evaluate"):
         work: what the progress calls it.
 
     Raises:
+        ValueError: the network has other classes.
         DamagedImage: one cannot be read.
     """
+    run_data.check_classes(model, source)
     dataset = run_data.val_dataset(
         workdir,
         source,
@@ -64,12 +77,17 @@ def hits(workdir, model, source, keys=None, *, batch_size, work="evaluate"):
 
 
 def denser(model):
-    """The trained resolutions of a network, those half-way, and one beyond each end."""
+    """The trained resolutions of a network, those half-way, and one beyond each end.
+
+    Around a single one: quarters of it, from a half to five.
+    """
     sides = model.resolutions
-    between = [(a + b) // 2 for a, b in itertools.pairwise(sides)]
-    steps = [sides[0] - b for b in between[:1]] + [a - sides[-1] for a in between[-1:]]
-    beyond = [sides[0] + steps[0], sides[-1] - steps[1]] if steps else []
-    new = [r for r in (*between, *beyond) if r >= model.minimum_resolution]
+    if len(sides) == 1:
+        new = [sides[0] * quarters // 4 for quarters in (5, 3, 2)]
+    else:
+        new = [(a + b) // 2 for a, b in itertools.pairwise(sides)]
+        new += [2 * sides[0] - new[0], 2 * sides[-1] - new[-1]]
+    new = [r for r in new if r >= model.minimum_resolution]
     return tuple(sorted({*sides, *new}, reverse=True))
 
 
@@ -97,7 +115,7 @@ def features(workdir, model, source, *, batch_size, work="features"):
         {str(resolution): `analysis.cumulative`}.
 
     Raises:
-        ValueError: the network is one of several views.
+        ValueError: the network is one of several views, or has other classes.
         DamagedImage: an image cannot be read.
     """
     if model.views > 1:
@@ -105,6 +123,7 @@ def features(workdir, model, source, *, batch_size, work="features"):
             "The analysis is of several resolutions. "
             f"Received: --workdir={workdir.path} with {model.views} views"
         )
+    run_data.check_classes(model, source)
     total, largest = source.num_examples, model.resolutions[0]
     prepared, names = run_data.calibration_images(
         workdir, source, total, batch_size, largest

@@ -16,6 +16,19 @@ def open_source(workdir, split):
     return sources.open_source(workdir.flag("dataset"), split, scan=scan)
 
 
+def check_classes(model, source):
+    """Raises ValueError unless a dataset has the classes of a network."""
+    if model.class_names and tuple(source.class_names) != tuple(model.class_names):
+        raise ValueError(
+            f"The dataset must have the classes of the network: "
+            f"{_some(model.class_names)}. Received: {_some(source.class_names)}"
+        )
+
+
+def _some(names):
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+
+
 def val_dataset(workdir, source, resolutions, **options):
     """`pipeline.val_dataset`, prepared as in the run."""
     preprocessing = workdir.flag("preprocessing", "rsnet")

@@ -6,12 +6,18 @@ import zipfile
 
 from rs_keras import train_config
 
-# {kind of export: a key that its report alone has}
-_KINDS = {
-    "SavedModel": "signatures",
-    ".tflite": "bytes_by_kind",
-    "packed": "quantized_weights",
+# {kind of export: keys of its report, and of each row of its table}
+_EXPORTS = {
+    ".tflite": ("bytes_by_kind", "verification", "layout", "precision"),
+    "SavedModel": ("signatures",),
+    "packed": ("quantized_weights", "logits"),
 }
+_ROWS = {
+    ".tflite": ("error", "agreement", "agreement_of_all", "delegated", "operators"),
+    "SavedModel": ("error", "image"),
+    "packed": ("largest_difference", "same_class"),
+}
+_RESULTS = ("resolutions", "ensemble", "alpha", "parameters", "classes")
 
 
 def flags(workdir):
@@ -26,22 +32,63 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def results(workdir):
+    """What results.json holds.
+
+    Raises:
+        ValueError: there is none, or it is not that of a run.
+    """
+    try:
+        found = json.loads(workdir.results.read_text("utf-8"))
+        for key in (*_RESULTS, "skipped_images"):
+            found[key]
+        for row in found["resolutions"].values():
+            row["top1"], row["top5"], row["mean_class"], row["macs"]
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_of_a_run(workdir.results) from error
+
+
 def images(workdir):
-    """{"train", "val"}: how many images a run had; None where that is not recorded."""
+    """{"train", "val"}: how many images a run had; None where that is not recorded.
+
+    Raises:
+        ValueError: data.json is not that of a run.
+    """
     if not workdir.data.exists():
         return None
-    return json.loads(workdir.data.read_text())["images"]
+    try:
+        found = json.loads(workdir.data.read_text("utf-8"))["images"]
+        return {split: int(found[split]) for split in ("train", "val")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_of_a_run(workdir.data) from error
+
+
+def _not_of_a_run(path):
+    return ValueError(
+        f"{path.name} must be there as training wrote it; its command writes it again. "
+        f"Received: {path}"
+    )
 
 
 def training(workdir):
     """{"epochs", "steps", "seconds", "skipped_steps", "date", "keras"} of a run.
 
-    Seconds are those of training and validation, without starts; the date is that at
-    which model.keras was written, by that version of Keras.
+    Seconds are those of the epochs and their validation, without starts and without
+    what was interrupted; the date is that at which model.keras was written, by that
+    version of Keras. No epochs: they are not recorded.
+
+    Raises:
+        ValueError: model.keras is damaged.
     """
     metrics, timing = lines(workdir.metrics), lines(workdir.timing)
-    with zipfile.ZipFile(workdir.model) as archive:
-        metadata = json.loads(archive.read("metadata.json"))
+    try:
+        with zipfile.ZipFile(workdir.model) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(
+            f"The file must be a whole .keras file. Received: {workdir.model}"
+        ) from error
     return {
         "epochs": len(metrics),
         "steps": metrics[-1]["step"] if metrics else 0,
@@ -64,16 +111,21 @@ def exports(workdir, paths=()):
 
     Returns:
         [{"name", "kind": ".tflite", "SavedModel" or "packed", "bytes", "older": whether
-        model.keras was written later, "report"}, ...].
+        model.keras was written later, "report"}, ...], each once.
 
     Raises:
-        ValueError: one is no report of an export.
+        ValueError: one that is named is no report of an export.
     """
     found = []
+
+    def add(path, kind, report):
+        if not any(report == other["report"] for other in found):
+            found.append(_export(workdir, path, kind, report))
+
     for path in sorted(workdir.path.rglob("*.json")):
         kind, report = _read(path)
         if kind:
-            found.append(_export(workdir, path, kind, report))
+            add(path, kind, report)
     for name in paths:
         path = pathlib.Path(name)
         if path.suffix == ".tflite":
@@ -85,34 +137,47 @@ def exports(workdir, paths=()):
                 "files that an export wrote with --json. "
                 f"Received: --exports={name}"
             )
-        if not any(path.samefile(other["path"]) for other in found):
-            found.append(_export(workdir, path, kind, report))
-    return [{k: v for k, v in one.items() if k != "path"} for one in found]
+        add(path, kind, report)
+    return found
 
 
 def _read(path):
     """(kind, report) of a file; (None, None) if it is no report of an export."""
     try:
         report = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None, None
-    if not isinstance(report, dict) or "bytes" not in report:
-        return None, None
-    kinds = [kind for kind, key in _KINDS.items() if key in report]
-    return (kinds[0], report) if kinds else (None, None)
+        for kind, keys in _EXPORTS.items():
+            if all(key in report for key in ("bytes", *keys)):
+                _bytes(report)
+                for row in rows(kind, report).values():
+                    [row[key] for key in _ROWS[kind]]
+                return kind, report
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None, None
+
+
+def rows(kind, report):
+    """{signature or resolution: its row} of the report of an export."""
+    if kind == ".tflite":
+        checked = report["verification"]
+        return {} if checked == "off" else checked["signatures"]
+    return report["signatures" if kind == "SavedModel" else "logits"]
+
+
+def _bytes(report):
+    size = report["bytes"]
+    if isinstance(size, dict):
+        size = size["total"] if "total" in size else sum(size.values())
+    return int(size)
 
 
 def _export(workdir, path, kind, report):
-    size = report["bytes"]
-    if isinstance(size, dict):
-        size = size.get("total") or sum(size.values())
     return {
         "name": path.name.removesuffix(".report.json").removesuffix(".json"),
         "kind": kind,
-        "bytes": size,
+        "bytes": _bytes(report),
         "older": path.stat().st_mtime < workdir.model.stat().st_mtime,
         "report": report,
-        "path": path,
     }
 
 

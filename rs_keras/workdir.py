@@ -154,8 +154,12 @@ class Workdir:
             )
         return values[name]
 
-    def trained_model(self):
-        """Path of the finished model; ValueError where there is none."""
+    def trained_model(self, flag="workdir"):
+        """Path of the finished model; ValueError where there is none.
+
+        Args:
+            flag: that names the directory, for the message.
+        """
         if not self.model.exists():
             what = "which is not there"
             if self.has_run():
@@ -163,8 +167,8 @@ class Workdir:
             elif self.path.exists():
                 what = "which has none"
             raise ValueError(
-                "--workdir must hold a finished run (model.keras). "
-                f"Received: --workdir={self.path}, {what}"
+                f"--{flag} must hold a finished run (model.keras). "
+                f"Received: --{flag}={self.path}, {what}"
             )
         return self.model
 

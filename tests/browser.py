@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 
@@ -21,6 +23,9 @@ _FLAGS = (
 )
 
 
+_PATIENCE = 60  # seconds
+
+
 def find():
     """The path of a browser; None where there is none."""
     return next(filter(None, map(shutil.which, NAMES)), None)
@@ -28,15 +33,16 @@ def find():
 
 @contextlib.contextmanager
 def started(profile):
-    """A `Browser`, with its profile in an empty directory."""
+    """A `Browser`, with its profile in a new directory."""
+    os.makedirs(profile)
     ours, theirs = os.pipe(), os.pipe()  # to the browser, and from it
 
     def place():
-        # The browser reads at 3 and writes at 4.
-        os.dup2(os.dup(ours[0]), 10)
-        os.dup2(os.dup(theirs[1]), 11)
-        os.dup2(10, 3)
-        os.dup2(11, 4)
+        # The browser reads at 3 and writes at 4; both are copied before either is
+        # replaced.
+        copies = [fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (ours[0], theirs[1])]
+        os.dup2(copies[0], 3)
+        os.dup2(copies[1], 4)
 
     process = subprocess.Popen(
         [find(), *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -49,7 +55,10 @@ def started(profile):
     os.close(theirs[1])
     with open(ours[1], "wb", buffering=0) as to, open(theirs[0], "rb") as back:
         try:
-            yield Browser(to, back)
+            browser = Browser(to, back)
+            yield browser
+            browser.close()
+            process.wait(_PATIENCE)
         finally:
             process.kill()
             process.wait()
@@ -99,6 +108,10 @@ class Browser:
         self.run("new Promise(done => document.readyState == 'complete' ? done() "
                  ": addEventListener('load', done))")  # fmt: skip
 
+    def close(self):
+        self._session = None
+        self.call("Browser.close")
+
     def run(self, script):
         """The value of an expression in the page; of a promise, what it comes to."""
         found = self.call(
@@ -118,9 +131,10 @@ class Browser:
 
     def _read(self):
         while b"\0" not in self._buffer:
-            more = os.read(self._back.fileno(), 1 << 20)
+            ready, _, _ = select.select([self._back], [], [], _PATIENCE)
+            more = os.read(self._back.fileno(), 1 << 20) if ready else b""
             if not more:
-                raise RuntimeError("The browser has ended")
+                raise RuntimeError(f"The browser ended, or slept {_PATIENCE} s")
             self._buffer += more
         message, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(message)

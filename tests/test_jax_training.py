@@ -92,6 +92,7 @@ def test_tensorflow_evaluates_and_exports_what_jax_has_trained(whole, tmp_path):
     assert json.loads(found.read_text()) == expected
 
 
+@pytest.mark.slow
 def test_jax_goes_on_with_a_run_of_tensorflow(finished, photos, tmp_path):
     workdir = tmp_path / "moved"
     shutil.copytree(finished, workdir)

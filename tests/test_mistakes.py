@@ -45,6 +45,15 @@ def test_mistakes_of_training_are_one_sentence(finished, photos, tmp_path):
         f"--dataset=folder:{other}",
         f"--workdir={stopped}",
     )
+    for split in ("train", "val"):
+        (other / split / "aqua").rename(other / split / "red")
+    (other / "val" / "red" / "0.jpg").unlink()  # accuracies would be of two sets
+    commands.refuses(
+        "The dataset must be that of the run",
+        *base,
+        f"--dataset=folder:{other}",
+        f"--workdir={stopped}",
+    )
     commands.refuses("--num_classes must be the", *base, data, fresh, "--num_classes=7")
     commands.refuses("at least 32", *base, data, fresh, "--resolutions=48,16")
     commands.refuses("batch", *base, data, fresh, "--batch_size=100")
@@ -82,6 +91,18 @@ def test_training_refuses_other_backends(photos, tmp_path, monkeypatch):
         f"--workdir={tmp_path / 'run'}",
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_replace_no_file_of_a_run(finished, tmp_path):
+    """Nor anything else that is no .json file."""
+    (tmp_path / "notes.txt").write_text("mine")
+    for path in (finished / "model.keras", finished / "results.json", "notes.txt"):
+        path = tmp_path / path
+        before = path.read_bytes()
+        flags = (f"--workdir={finished}", f"--json={path}")
+        for tool in ("rs_keras.evaluate", "tools.bn_parameters"):
+            commands.refuses("none of a run's own", tool, *flags)
+        assert path.read_bytes() == before
 
 
 def test_mistakes_of_evaluate_and_predict_are_one_sentence(finished, photos, tmp_path):

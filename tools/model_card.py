@@ -18,6 +18,10 @@ def main():
         values = config_lib.values()
         workdir = workdir_lib.Workdir(values.workdir)
         workdir.trained_model()
+        if values.license is not None and not values.license.strip():
+            raise ValueError(
+                "--license must be an SPDX identifier, or words. Received: --license="
+            )
         path = model_card.write(
             workdir,
             values.output,

@@ -138,6 +138,6 @@ def _library(module, name):
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"This file needs {name}: pip install 'rs_keras[torch]'. "
+            f"This file needs {name}: `pip install {module.partition('.')[0]}`. "
             f"Received: no {error.name}"
         ) from error

@@ -26,10 +26,13 @@ def classes(found):
         pictures.class_changes, found["classes"], found["ends"], title=title
     )
     counts = " and ".join(f"{n:,} {kind}" for kind, n in found["only_one"].items())
-    text = html.element(
-        "p", f"Images that are right at one end alone: {counts} pixels."
-    )
-    return html.section("classes", "Classes", text, drawing)
+    text = f"Images that are right at one end alone: {counts} pixels."
+    if len(found["classes"]) > pictures.CLASSES:
+        text += (
+            f" Of {len(found['classes']):,} classes the {pictures.CLASSES} are drawn "
+            "that change most, either way."
+        )
+    return html.section("classes", "Classes", html.element("p", text), drawing)
 
 
 def examples(photographs):

@@ -9,6 +9,7 @@ import math
 import pathlib
 import re
 
+from rs_keras import flag_definitions
 from rs_keras import progress
 from rs_keras import run_facts
 
@@ -30,8 +31,6 @@ _METHODS = {
 }
 # Flags of the machine, not of the recipe.
 _NOT_IN_RECIPE = ("data_service", "threads")
-# Flags whose value is, or begins with, a path.
-_PATHS = ("dataset", "init_from", "model")
 _CLASSES = 40  # that are named
 
 
@@ -44,7 +43,7 @@ def text(workdir, license=None, exports=()):
         exports: as of `run_facts.exports`.
     """
     flags = run_facts.flags(workdir)
-    results = json.loads(workdir.results.read_text("utf-8"))
+    results = run_facts.results(workdir)
     training = run_facts.training(workdir)
     images = run_facts.images(workdir)
     parts = (
@@ -71,14 +70,16 @@ def text(workdir, license=None, exports=()):
 
 def _front_matter(license):
     lines = ["---", "library_name: keras", "pipeline_tag: image-classification"]
-    if license:
-        lines.append(f"license: {json.dumps(license)}")
+    if license and re.fullmatch(r"[A-Za-z0-9.+-]+", license):
+        lines.append(f"license: {json.dumps(license.lower())}")
+    elif license:
+        lines += ["license: other", f"license_name: {json.dumps(license)}"]
     lines += ["tags:", "- rs_keras", "- resolution-switchable", "---"]
     return "\n".join(lines)
 
 
 def _what(flags, results):
-    network = f"{_name(flags['model'])}"
+    network = _plain(_last(flags["model"]))
     if float(flags.get("width", 1)) != 1:
         network += f" of {float(flags['width']):g} times the width"
     bits = [flags.get(f"{what}_bits", "32") for what in ("weight", "activation")]
@@ -97,12 +98,13 @@ def _what(flags, results):
 
 def _use(flags):
     side = flags["resolutions"].split(",")[0]
-    return f"""```python
+    return f"""With Keras 3 and the package rs_keras:
+```python
 import keras
 import rs_keras
 
 model = keras.saving.load_model("model.keras")
-# images: (N, H, W, 3), RGB, 0..255; they are resized to the resolution
+# images: (N, H, W, 3), RGB, 0..255; their centre is taken, as for the results below
 logits = model.predict(images, resolution={side})
 names = [model.class_names[i] for i in logits.argmax(axis=-1)]
 ```"""
@@ -115,29 +117,30 @@ def _data(flags, results, images):
     names = [_plain(name) for name in results["classes"][:_CLASSES]]
     more = len(results["classes"]) - len(names)
     lines = [
-        f"- `{_name(flags['dataset'])}`: {counts}.",
+        f"- `{dataset(flags)}`: {counts}.",
         f"- Classes: {', '.join(names)}{f' and {more} more' if more else ''}.",
     ]
     skipped = len(results["skipped_images"])
     if skipped:
-        lines.append(f"- {skipped:,} files could not be read and were left out.")
+        lines.append(
+            f"- Files that were passed over, damaged or no images: {skipped:,}."
+        )
     return "\n".join(lines)
 
 
 def _recipe(flags, training):
     sentences = [_METHODS[flags["method"]]]
-    if flags.get("init_from"):
-        sentences.append(f"It starts from `{_name(flags['init_from'])}`.")
-    took = f"{training['epochs']} epochs, {training['steps']:,} steps"
-    if training["seconds"]:
-        took += f", {progress.duration(training['seconds'])}"
+    sentences += [f"It starts from the weights in `{x}`." for x in _starts(flags)]
     sentences.append(
-        f"{took}; the weights are those of the last epoch, saved on "
+        f"{course(training)}; the weights are those of the last epoch, saved on "
         f"{training['date']} by Keras {training['keras']}."
     )
+    shown = {**flags, "dataset": dataset(flags), "model": _last(flags["model"])}
+    if "init_from" in flags:
+        shown["init_from"] = _last(flags["init_from"])
     listed = "\n".join(
-        f"--{name}={_name(value) if name in _PATHS else value}"
-        for name, value in flags.items()
+        f"--{name}={value}"
+        for name, value in shown.items()
         if name not in _NOT_IN_RECIPE
     )
     return f"{' '.join(sentences)} The flags:\n```\n{listed}\n```"
@@ -152,7 +155,7 @@ def _results(results, images):
         "|---|---|---|---|---|",
     ]
     rows = dict(results["resolutions"])
-    if results["ensemble"]:
+    if results["ensemble"] and len(rows) > 1:
         rows["ensemble of all"] = results["ensemble"]
     for key, row in rows.items():
         top1 = f"{100 * row['top1']:.1f}"
@@ -176,11 +179,20 @@ def _sizes(workdir, results, exports):
     for export in run_facts.exports(workdir, exports):
         precision = export["report"].get("precision")
         what = export["kind"] + (f", {precision}" if precision else "")
-        older = "; it is older than model.keras" if export["older"] else ""
-        lines.append(
-            f"- `{export['name']}` ({what}): {export['bytes']:,} bytes{older}."
-        )
+        older = ", written before model.keras" if export["older"] else ""
+        name = _code(export["name"])
+        lines.append(f"- `{name}` ({what}): {export['bytes']:,} bytes{older}.")
+        if export["kind"] == ".tflite" and (rows := _agreements(export["report"])):
+            lines[-1] += (
+                f" {min(rows):.1%} of the images or more have the network's class."
+            )
     return "\n".join(lines)
+
+
+def _agreements(report):
+    return [
+        row["agreement_of_all"] for row in run_facts.rows(".tflite", report).values()
+    ]
 
 
 def _terms(license, flags):
@@ -190,9 +202,11 @@ def _terms(license, flags):
         else "Nobody has said yet under which terms the weights may be used "
         "(`python -m tools.model_card --license=...` does)."
     )
-    images = f"The images of `{_name(flags['dataset'])}` have terms of their own."
+    images = f"The images of `{dataset(flags)}` have terms of their own."
     if flags["dataset"] == "shapes":
         images = "The images are generated by rs_keras."
+    for start in _starts(flags):
+        images += f" So do the weights in `{start}`, from which it started."
     code = "rs_keras, which reads the file, is under the Apache License 2.0."
     return f"{weights} {images} {code}"
 
@@ -209,41 +223,74 @@ def _limits(flags, results, training, images):
         "tested.",
     ]
     sides = flags["resolutions"].split(",")
-    if sides[1:]:
-        lines.append(
-            f"- Between the resolutions batch normalization is interpolated, beyond "
-            f"{sides[0]} and {sides[-1]} pixels it is that of the nearest; neither was "
-            "measured here."
-        )
-    else:
-        lines.append(f"- Other resolutions than {sides[0]} pixels were not measured.")
+    lines.append(
+        f"- Other resolutions than {', '.join(sides)} pixels were not measured. "
+        + elsewhere(flags)
+    )
     rows = results["resolutions"].values()
     gap = max(row["top1"] - row["mean_class"] for row in rows)
     if gap > 0.02:
         lines.append(
-            f"- Classes differ: their mean accuracy is up to {100 * gap:.1f} points "
-            "below that of all images, so rare classes are recognized less well."
+            f"- Classes differ: the mean of their accuracies is up to {100 * gap:.1f} "
+            "points below the accuracy of all images."
         )
     if training["skipped_steps"]:
         lines.append(
-            f"- {training['skipped_steps']:,} steps of the training were left out, "
-            "because their loss was not finite."
+            "- Steps of the training that were left out, because their loss was not "
+            f"finite: {training['skipped_steps']:,}."
         )
     if flags.get("weight_bits", "32") != "32":
         lines.append(
-            "- `model.keras` computes in float: few bits save bytes, not time."
+            "- `model.keras` holds and computes floats: few bits save bytes in what "
+            "`tools.pack` and `tools.export_tflite` write."
         )
     return "\n".join(lines)
 
 
-def _name(value):
-    """A flag without directories, which are no business of readers."""
-    kind, colon, rest = value.partition(":")
-    if not colon:
-        kind, rest = "", value
-    return f"{kind}{colon}{pathlib.PurePath(rest).name or rest}"
+def course(training):
+    """How long a training was, in words; of `run_facts.training`."""
+    if not training["epochs"]:
+        return "Epochs: not recorded"
+    text = f"Epochs: {training['epochs']}, steps: {training['steps']:,}"
+    if training["seconds"]:
+        text += f", time: {progress.duration(training['seconds'])}"
+    return text
+
+
+def elsewhere(flags):
+    """What a network does at resolutions that it was not trained at."""
+    if flags["method"] == "shared_bn":
+        return "Every resolution has the one batch normalization."
+    if "," not in flags["resolutions"]:
+        return "Any resolution has the batch normalization of the trained one."
+    return (
+        "Between trained resolutions batch normalization is interpolated; beyond them "
+        "it is that of the nearest."
+    )
+
+
+def _starts(flags):
+    """The files whose weights a run started from."""
+    own = flags["model"] not in flag_definitions.MODELS
+    found = (flags["model"] if own else None, flags.get("init_from"))
+    return [_code(_last(path)) for path in found if path]
+
+
+def dataset(flags):
+    """--dataset without directories, which are no business of readers."""
+    kind, colon, rest = flags["dataset"].partition(":")
+    return _code(f"folder:{_last(rest)}" if kind == "folder" else flags["dataset"])
+
+
+def _last(path):
+    return pathlib.PurePath(path).name or path
+
+
+def _code(text):
+    """Text between backticks."""
+    return " ".join(text.replace("`", "'").split())
 
 
 def _plain(text):
     """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|&~$])", r"\\\1", " ".join(text.split()))

@@ -45,6 +45,8 @@ figcaption, .note { color: var(--faint); font-size: 0.85rem; max-width: 42rem; }
   gap: 0.6rem; max-width: 44rem; }
 .photos figure { margin: 0; }
 .photos img { width: 100%; height: auto; display: block; }
+@media (max-width: 26rem) { table { font-size: 0.8rem; }
+  th, td { padding-right: 0.4rem; } }
 pre { white-space: pre-wrap; word-break: break-all; font-size: 0.8rem; columns: 17rem;
   margin: 0.5rem 0; }
 """

@@ -1,18 +1,21 @@
 """The report of a run as one HTML page: text, tables and drawings of what was found."""
 
 from rs_keras import pictures
-from rs_keras import progress
 from rs_keras.report import analyses
+from rs_keras.report import card
 from rs_keras.report import exports
 from rs_keras.report import html
 from rs_keras.report import results
+
+_FILES = 20  # that were passed over, and are named
 
 
 def page(found, photographs):
     """The text of the page.
 
     Args:
-        found: what `tools.report` gathers; analyses may be missing.
+        found: of `run_report.of_files`, `of_weights` and `of_images`, together;
+            those of weights and images may be missing.
         photographs: {kind: [(bytes of a .png file, class), ...]}; empty for none.
     """
     sections = [
@@ -46,8 +49,7 @@ def _summary(found):
     flags, values = found["flags"], found["results"]
     rows = list(values["resolutions"].items())
     text = (
-        f"{flags.get('model')}, --method={flags.get('method')}, "
-        f"{found['training']['epochs']} epochs on {flags.get('dataset')}: "
+        f"{flags['model']}, --method={flags['method']}, on {card.dataset(flags)}: "
         f"{len(values['classes'])} classes, {values['parameters']:,} parameters."
     )
     (largest, high), (smallest, low) = rows[0], rows[-1]
@@ -62,12 +64,9 @@ def _summary(found):
 
 def _training(found):
     run, metrics = found["training"], found["metrics"]
-    text = f"{run['epochs']} epochs, {run['steps']:,} steps"
-    if run["seconds"]:
-        text += f", {progress.duration(run['seconds'])} of training and validation"
-    text += f"; saved on {run['date']} by Keras {run['keras']}."
+    text = f"{card.course(run)}; saved on {run['date']} by Keras {run['keras']}."
     if run["skipped_steps"]:
-        text += f" {run['skipped_steps']:,} steps were not finite."
+        text += f" Steps that were not finite, and left out: {run['skipped_steps']:,}."
     children = [html.element("p", text)]
     if metrics:
         names = {"training": "loss", "validation": "val_loss"}
@@ -96,8 +95,10 @@ def _flags(found):
     children = [_lines(f"--{name}={value}" for name, value in found["flags"].items())]
     skipped = found["results"]["skipped_images"]
     if skipped:
-        shown = [f"{one['file']}: {one['reason']}" for one in skipped[:20]]
-        title = f"Skipped images: {len(skipped):,}"
+        shown = [f"{one['file']}: {one['reason']}" for one in skipped[:_FILES]]
+        if skipped[_FILES:]:
+            shown.append(f"and {len(skipped) - _FILES:,} more, in results.json")
+        title = f"Files that were passed over: {len(skipped):,}"
         children += [html.element("h3", title), _lines(shown)]
     if found["left_out"]:
         reasons = (html.element("li", reason) for reason in found["left_out"])

@@ -1,6 +1,7 @@
 """How accurate a network is: at each resolution, beside others, and in between."""
 
 from rs_keras import pictures
+from rs_keras.report import card
 from rs_keras.report import html
 
 
@@ -9,7 +10,8 @@ def results(found):
     values = found["results"]
     rows = dict(values["resolutions"])
     highest = max(row["macs"] for row in rows.values())
-    if values["ensemble"]:
+    several = len(rows) > 1
+    if values["ensemble"] and several:
         rows["ensemble"] = values["ensemble"]
     cells = [
         (
@@ -36,9 +38,9 @@ def results(found):
             f"{found['images']['train']:,} training and {found['images']['val']:,} "
             "validation images."
         )
-    if values["ensemble"]:
+    if values["ensemble"] and several:
         shares = ", ".join(f"{share:.2f}" for share in values["alpha"])
-        notes.append(f"The ensemble weighs the trained resolutions by {shares}.")
+        notes.append(f"The ensemble weighs its branches by {shares}.")
     children = [
         html.table(header, cells),
         html.element("p", " ".join(notes), class_="note"),
@@ -66,6 +68,10 @@ def comparison(found):
         tops = {p["resolution"]: html.percent(p["top1"]) for p in points}
         rows.append((title, *(tops.get(side, "–") for side in sides)))
     children = [html.table(("top-1 % at", *map(str, sides)), rows)]
+    for title, paths in found["members"].items():
+        if len(paths) > 1:
+            text = f"{title}: {', '.join(paths)}."
+            children.append(html.element("p", text, class_="note"))
     if found["differences"]:
         drawn = {
             title: [(p["resolution"], p["difference"], True) for p in points]
@@ -82,10 +88,7 @@ def resolutions(found):
     """Denser resolutions (RS-Nets, Fig. 4); None if they were not tested."""
     if "dense" not in found:
         return None
-    text = (
-        "Between trained resolutions batch normalization is interpolated; beyond them "
-        "it is that of the nearest."
-    )
+    text = card.elsewhere(found["flags"])
     curves = {**found["curves"], found["title"]: found["dense"]}
     drawn = {
         title: [(p["resolution"], p["top1"], p["trained"]) for p in points]

@@ -112,6 +112,7 @@ print("DONE")
 )
 
 
+@pytest.mark.slow
 def test_quantized_golden_logits_and_training_steps_without_tensorflow(fresh_python):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")

@@ -116,7 +116,7 @@ def test_image_range_of_imagenet_scaling_holds_black_and_white():
 
 
 @pytest.mark.parametrize("bits", [(2, 32), (2, 2)])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_moves_the_ranges_and_the_loss_falls(bits, jit, tiny, batch):
     model = tiny(bits=bits, rest_bits=8)
     model.compile(rs_keras.SGD(0.05), jit_compile=jit)

@@ -16,6 +16,7 @@ class Page(parser.HTMLParser):
 
     Attributes:
         text: {tag: [text of each element, ...]}.
+        rows: of all tables, [[text of each cell, ...], ...].
         images: [(alternative text, kind, bytes), ...].
         ids, links: of sections, and what links name.
     """
@@ -24,7 +25,7 @@ class Page(parser.HTMLParser):
         super().__init__()
         assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
         self.text, self.images, self.ids, self.links = {}, [], [], []
-        self.meta, self._open = [], []
+        self.meta, self.rows, self._open = [], [], []
         self.feed(text)
         self.close()
         assert not self._open
@@ -49,6 +50,10 @@ class Page(parser.HTMLParser):
                 assert head == "data:image/png" and data.startswith(b"\x89PNG")
         if tag == "meta":
             self.meta.append(attributes)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
         if tag not in _EMPTY:
             self._open.append(tag)
             self.text.setdefault(tag, []).append("")
@@ -59,3 +64,5 @@ class Page(parser.HTMLParser):
     def handle_data(self, data):
         for tag in set(self._open):
             self.text[tag][-1] += data
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data

@@ -35,7 +35,7 @@ def test_a_training_ends_with_a_card(finished, photos):
     assert f"{results['parameters']:,} trainable parameters" in text
     size = (finished / "model.keras").stat().st_size
     assert f"{size:,} bytes" in text
-    assert "5 epochs, 30 steps" in text and "--learning_rate=0.02\n" in text
+    assert "Epochs: 5, steps: 30, time: 0:" in text and "--learning_rate=0.02\n" in text
     titles = re.findall(r"^## (.*)$", text, re.M)
     assert titles == "Use Data Recipe Results Sizes Licence Limits".split()
     # Where the images lie is no business of readers.
@@ -63,8 +63,17 @@ def test_a_licence_stays_and_is_read_as_yaml(copied):
     assert '\nlicense: "cc-by-4.0"\n' in written and "Nobody" not in written
     assert model_card.write_at_end(copied) == f"Written: {path}"
     assert path.read_text("utf-8") == written
+    other = copied.path / "other.md"
+    model_card.write(copied, other)
+    assert other.read_text("utf-8") == written
+    path.write_text(written.replace('"cc-by-4.0"', "mit"), "utf-8")  # by hand
+    model_card.write(copied, overwrite=True)
+    assert '\nlicense: "mit"\n' in path.read_text("utf-8")
     model_card.write(copied, license='my "own": terms')
-    assert '\nlicense: "my \\"own\\": terms"\n' in path.read_text("utf-8")
+    written = path.read_text("utf-8")
+    assert '\nlicense: other\nlicense_name: "my \\"own\\": terms"\n' in written
+    model_card.write(copied)
+    assert path.read_text("utf-8") == written
 
 
 def test_what_was_changed_by_hand_is_kept(copied, photos):
@@ -89,14 +98,17 @@ def test_what_was_changed_by_hand_is_kept(copied, photos):
 
 
 def test_exports_have_their_size(copied, tmp_path):
-    report = {"bytes": 1234567, "bytes_by_kind": {}, "precision": "int8"}
+    report = {"bytes": 1234567, "bytes_by_kind": {}, "verification": "off"}
+    report |= {"layout": "signatures", "precision": "int8"}
     (copied.path / "a.tflite.report.json").write_text(json.dumps(report))
+    (copied.path / "foreign.json").write_text('{"bytes": "12 kB", "signatures": {}}')
     packed = {"bytes": {"total": 890, "header": 1}, "quantized_weights": 0}
+    packed["logits"] = {"48": {"largest_difference": 0.5, "same_class": 1.0}}
     (tmp_path / "small.json").write_text(json.dumps(packed))
     model_card.write(copied, exports=[str(tmp_path / "small.json")])
     text = (copied.path / "model_card.md").read_text("utf-8")
     assert "- `a.tflite` (.tflite, int8): 1,234,567 bytes." in text
-    assert "- `small` (packed): 890 bytes." in text
+    assert "- `small` (packed): 890 bytes." in text and "foreign" not in text
 
 
 def test_names_are_shown_as_they_are(copied):
@@ -111,9 +123,40 @@ def test_names_are_shown_as_they_are(copied):
 def test_runs_of_an_earlier_version_have_a_card(copied):
     copied.data.unlink()
     copied.timing.unlink()
+    copied.metrics.unlink()
     model_card.write(copied)
     text = (copied.path / "model_card.md").read_text("utf-8")
     assert "numbers of images not recorded" in text and " ± " not in text
+    assert "Epochs: not recorded" in text
+
+
+@pytest.mark.parametrize(
+    "dataset, shown",
+    [
+        ("tfds:imagenet_resized/8x8", "tfds:imagenet_resized/8x8"),
+        ("folder:/home/me/my photos", "folder:my photos"),
+        ("folder:/home/me/a`b", "folder:a'b"),
+        ("shapes", "shapes"),
+    ],
+)
+def test_a_dataset_is_named_so_that_it_is_found_again(copied, dataset, shown):
+    flags = copied.flags.read_text().splitlines()
+    flags = [x for x in flags if not x.startswith("--dataset")]
+    flags += [f"--dataset={dataset}", "--init_from=/home/me/runs/first"]
+    copied.flags.write_text("\n".join(flags) + "\n")
+    model_card.write(copied)
+    text = (copied.path / "model_card.md").read_text("utf-8")
+    assert f"\n--dataset={shown}\n" in text and f"- `{shown}`: " in text
+    assert "It starts from the weights in `first`." in text and "/home" not in text
+
+
+def test_a_card_that_cannot_be_written_ends_no_training(copied):
+    copied.data.write_text("[]")
+    sentence = model_card.write_at_end(copied)
+    assert sentence.startswith("warning: ") and "data.json must be there" in sentence
+    copied.data.unlink()
+    copied.model.write_bytes(b"no zip file")
+    assert "whole .keras file" in model_card.write_at_end(copied)
 
 
 def test_mistakes_are_one_sentence(finished, tmp_path):
@@ -123,3 +166,4 @@ def test_mistakes_are_one_sentence(finished, tmp_path):
     commands.refuses("a .md file", TOOL, workdir, "--output=card.txt")
     commands.refuses("--exports must be", TOOL, workdir, "--exports=no.tflite")
     commands.refuses("by hand", TOOL, workdir, "--output=README.md")
+    commands.refuses("an SPDX identifier, or words", TOOL, workdir, "--license=")

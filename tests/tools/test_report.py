@@ -27,6 +27,7 @@ EXPORT = {
                 "error": 0.0147,
                 "agreement_of_all": 0.8947,
                 "agreement": 1.0,
+                "near_ties": 50,
                 "delegated": 35,
                 "operators": 37,
             }
@@ -93,14 +94,20 @@ def test_the_page_shows_what_the_files_say(compared, finished):
     results = json.loads((finished / "results.json").read_text())
     assert page.ids == [*SECTIONS[:1], "comparison", *SECTIONS[1:]]
     assert page.links == page.ids
-    for row in results["resolutions"].values():
-        assert f"{100 * row['top1']:.1f}" in page.text["td"]
-        assert f"{row['macs'] / 1e6:,.1f}" in page.text["td"]
+    most = results["resolutions"]["48"]["macs"]
+    for side, row in results["resolutions"].items():
+        expected = [f"{100 * row['top1']:.1f}", "–", f"{100 * row['mean_class']:.1f}"]
+        expected += [f"{row['macs'] / 1e6:.1f}", f"{100 * row['macs'] / most:.0f}"]
+        assert [side, *expected] in page.rows
+    tops = [f"{100 * row['top1']:.1f}" for row in results["resolutions"].values()]
+    assert [finished.name, *tops] in page.rows
     (flags,) = page.text["pre"]
     assert flags.splitlines() == (finished / "flags.cfg").read_text().splitlines()
-    assert f"{(finished / 'model.keras').stat().st_size:,}" in page.text["td"]
-    assert {"a.tflite", "208,544", "r48", "89.5", "35/37"} <= set(page.text["td"])
-    assert ".tflite signatures int8 (older than model.keras)" in page.text["td"]
+    size = (finished / "model.keras").stat().st_size
+    assert ["model.keras", "", f"{size:,}"] in page.rows
+    what = ".tflite signatures int8 (written before model.keras)"
+    assert ["a.tflite", what, "208,544"] in page.rows
+    assert ["r48", "1.5e-02", "89.5", "50", "100.0", "35/37"] in page.rows
     drawings = [alt for alt, kind, _ in page.images if "svg" in kind]
     assert len(drawings) == 10 and len(set(drawings)) == 10
     assert "Left out" not in page.text["h3"]
@@ -138,22 +145,62 @@ def test_a_report_without_images_says_what_is_left_out(individual):
     assert page.text["li"] == ["What needs the validation images (--images=off)"]
 
 
-def test_one_network_alone_has_no_ends_to_compare(individual):
-    commands.succeeds(TOOL, f"--workdir={individual[0]}")
+def test_an_individual_network_is_shown_where_it_was_not_trained(individual, tmp_path):
+    out = tmp_path / "numbers.json"
+    both = f"--workdir={individual[0]}", f"--compare={individual[1]}"
+    commands.succeeds(TOOL, *both, f"--json={out}")
     page = pages.Page((individual[0] / "report.html").read_text("utf-8"))
-    expected = "results resolutions training features batch_norm exports flags".split()
-    assert page.ids == expected
+    expected = "results comparison resolutions training features batch_norm exports"
+    assert page.ids == [*expected.split(), "flags"]
     assert page.text["li"] == ["Changes of classes: there is one resolution"]
+    assert not any("ensemble" in cell for row in page.rows for cell in row)
+    found = json.loads(out.read_text())
+    assert [p["resolution"] for p in found["dense"]] == [60, 48, 36]
+    assert found["differences"] == {}  # nothing was trained together
+
+
+def test_branches_that_are_views_are_left_out_of_curves(photos, tmp_path):
+    workdir = f"--workdir={tmp_path / 'views'}"
+    views = ("--resolutions=32", "--views=2", "--crops=per_resolution", "--epochs=1")
+    dataset = f"--dataset=folder:{photos}"
+    commands.succeeds("rs_keras.train", *commands.TINY, dataset, *views, workdir)
+    commands.succeeds(TOOL, workdir)
+    page = pages.Page((tmp_path / "views" / "report.html").read_text("utf-8"))
+    expected = "results training hit_miss batch_norm exports flags".split()
+    assert page.ids == expected and len(page.text["li"]) == 3
+    card = (tmp_path / "views" / "model_card.md").read_text("utf-8")
+    assert "| 32_view1 |" in card
+
+
+def test_other_images_than_those_of_the_run_are_refused(individual, photos, tmp_path):
+    """Else the page would show numbers that do not belong together."""
+    folder, moved = tmp_path / "photos", tmp_path / "moved"
+    shutil.copytree(photos, folder)
+    shutil.copytree(individual[0], moved)
+    flags = (moved / "flags.cfg").read_text()
+    (moved / "flags.cfg").write_text(flags.replace(str(photos), str(folder)))
+    (folder / "val" / "red" / "0.jpg").unlink()
+    commands.refuses("those of the run, 24", TOOL, f"--workdir={moved}")
+    (moved / "data.json").unlink()
+    (folder / "train" / "a").mkdir()
+    shutil.copy(folder / "val" / "red" / "1.jpg", folder / "train" / "a" / "1.jpg")
+    commands.refuses("the classes of the network", TOOL, f"--workdir={moved}")
 
 
 def test_mistakes_are_one_sentence(finished, individual, tmp_path):
     workdir = f"--workdir={finished}"
     commands.refuses("--workdir is needed", TOOL)
     commands.refuses("finished run", TOOL, f"--workdir={tmp_path}")
-    commands.refuses("finished run", TOOL, workdir, f"--compare={tmp_path}")
+    page = f"{tmp_path}/page.html"
+    same = (f"--output={page}", f"--json={page}")
+    commands.refuses("--json must not be the output", TOOL, workdir, *same)
+    sentence = "--compare must hold a finished run"
+    commands.refuses(sentence, TOOL, workdir, f"--compare={tmp_path}")
     commands.refuses("there once", TOOL, workdir, f"--compare={finished}")
     commands.refuses("a .html file", TOOL, workdir, "--output=report.txt")
     commands.refuses("a .html file", TOOL, workdir, f"--output={tmp_path}/no/a.html")
+    (tmp_path / "a.html").mkdir()
+    commands.refuses("a .html file", TOOL, workdir, f"--output={tmp_path}/a.html")
     commands.refuses("--exports must be", TOOL, workdir, "--exports=setup.cfg")
     moved = tmp_path / "moved"
     shutil.copytree(individual[0], moved)
@@ -166,6 +213,11 @@ def test_mistakes_are_one_sentence(finished, individual, tmp_path):
     results["classes"][0] = "another"
     (moved / "results.json").write_text(json.dumps(results))
     commands.refuses("the same classes", TOOL, workdir, f"--compare={moved}")
+    del results["classes"]
+    (moved / "results.json").write_text(json.dumps(results))
+    commands.refuses("results.json must be there", TOOL, f"--workdir={moved}")
+    (moved / "results.json").unlink()
+    commands.refuses("results.json must be there", TOOL, f"--workdir={moved}")
 
 
 @pytest.fixture(scope="module")

@@ -160,6 +160,7 @@ def test_half_precision_fit_learns(tiny, data, policy, name):
         assert (v.numpy() != old).any(), v.path
 
 
+@pytest.mark.slow
 def test_compiled_with_xla_the_step_is_the_same(tiny, data, batch):
     images, labels = batch(side=(70, 90))
     results = []
