@@ -258,7 +258,10 @@ def _save(drawing, path):
     """Writes a drawing of curves with a grid and a legend."""
     axes = drawing.axes[0]
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=8)
+    if len(axes.get_legend_handles_labels()[1]) > 5:  # they would hide the curves
+        drawing.legend(loc="outside lower center", ncols=3, fontsize=8)
+    else:
+        axes.legend(fontsize=8)
     _write(drawing, path)
 
 

@@ -72,6 +72,7 @@ def test_a_run_that_is_killed_ends_bit_for_bit_alike(whole, photos, tmp_path):
     test_resume.assert_same_end(whole, workdir)
 
 
+@pytest.mark.slow
 def test_tensorflow_evaluates_and_exports_what_jax_has_trained(whole, tmp_path):
     with zipfile.ZipFile(whole / "model.keras") as file:
         config = json.loads(file.read("config.json"))

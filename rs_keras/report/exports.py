@@ -50,7 +50,7 @@ def _tflite(report, rows):
         "same\nclass %",
         "near-\nties",
         "without\nthem %",
-        "fast",
+        "by\nXNNPACK",
     )
     return [html.element("p", note, class_="note"), html.table(header, cells)]
 

@@ -24,15 +24,11 @@ def results(found):
         )
         for key, row in rows.items()
     ]
-    header = (
-        "pixels",
-        "top-1 %",
-        "top-5 %",
-        "class\nmean %",
-        "M mult.-\nadds",
-        "cost %",
-    )
-    notes = ["Cost: multiply-adds in percent of the most."]
+    header = ("pixels", "top-1", "top-5", "class\nmean", "million\nMACs", "cost")
+    notes = [
+        "Accuracies in percent; class mean: that of the accuracies of all classes; "
+        "MACs: multiply-adds; cost: those of the most costly are 100."
+    ]
     if found["images"]:
         notes.append(
             f"{found['images']['train']:,} training and {found['images']['val']:,} "

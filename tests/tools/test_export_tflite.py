@@ -102,6 +102,7 @@ def test_a_run_becomes_one_file_that_was_compared_with_it(
     assert names == ["model.tflite", "model.tflite.report.json", "numbers.json"]
 
 
+@pytest.mark.slow
 def test_without_its_validation_set_a_run_needs_images_or_no_comparison(
     finished, photos, tmp_path
 ):

@@ -64,6 +64,7 @@ class TestOneResolution:
         _, found = stepped(network, **ONE, **SKIP)
         _assert_same(found, expected, 1e-5)
 
+    @pytest.mark.slow
     def test_step_is_the_ordinary_one_under_xla(self, stepped):
         _, expected = stepped({}, jit_compile=True)
         _, found = stepped({}, jit_compile=True, **ONE, **SKIP)

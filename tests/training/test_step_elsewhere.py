@@ -51,6 +51,7 @@ print("RESULT", json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_replicas_take_the_ordinary_step_and_skip_together(fresh_python):
     output = fresh_python(REPLICAS)
     line = next(n for n in output.splitlines() if n.startswith("RESULT "))
@@ -110,6 +111,7 @@ print("DONE")
 """
 
 
+@pytest.mark.slow
 def test_steps_on_jax_are_the_ordinary_ones(fresh_python):
     if importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
