@@ -75,7 +75,7 @@ def of_files(workdir, members, exports=()):
         else:
             left_out.append(f"Curves of {name}: its branches are views")
     alpha = {}
-    if workdir.flag("method") == "rsnet":  # others do not learn it
+    if workdir.flag("method") != "single":  # one branch has all of it
         alpha = tensorboard.read_shares(workdir.tensorboard)
         if not alpha:
             left_out.append("The ensemble over training: no files in tensorboard/")
