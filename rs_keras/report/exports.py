@@ -50,7 +50,7 @@ def _tflite(report, rows):
         "same\nclass %",
         "near-\nties",
         "without\nthem %",
-        "by\nXNNPACK",
+        "XNN-\nPACK",
     )
     return [html.element("p", note, class_="note"), html.table(header, cells)]
 
