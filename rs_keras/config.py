@@ -57,6 +57,13 @@ def check_json():
         )
 
 
+def check_json_is_apart(*outputs):
+    """Raises ValueError if --json names one of the files that a command writes."""
+    path = flags.FLAGS.json
+    if path and os.path.abspath(path) in map(os.path.abspath, outputs):
+        raise ValueError(f"--json must not be the output. Received: --json={path}")
+
+
 def check_plot(name="plot"):
     """Raises ValueError unless the picture that a flag names, if any, can be drawn."""
     check_file(name, (".png", ".svg"))

@@ -30,7 +30,7 @@ def write(workdir, path=None, *, license=None, exports=(), overwrite=False):
         ValueError: the file was changed by hand, or is none that this function wrote.
     """
     path = pathlib.Path(path or workdir.path / NAME)
-    if path.exists() and not overwrite and not _unchanged(path):
+    if _edited(path) and not overwrite:
         raise ValueError(
             "The file was written, or changed, by hand; choose another --output, or "
             f"--overwrite. Received: {path}"
@@ -51,7 +51,7 @@ def write_at_end(workdir):
     """
     path = workdir.path / NAME
     try:
-        if path.exists() and not _unchanged(path):
+        if _edited(path):
             return (
                 f"{path} was changed by hand and stays as it is, numbers included; "
                 "`python -m tools.model_card --output=...` writes another"
@@ -65,9 +65,12 @@ def _sum(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _unchanged(path):
+def _edited(path):
+    """Whether there is a file that is not as it was written here."""
+    if not path.exists():
+        return False
     body, seal, rest = path.read_text("utf-8", "replace").rpartition(_SEAL)
-    return bool(seal) and rest == f"{_sum(body)} -->\n"
+    return not seal or rest != f"{_sum(body)} -->\n"
 
 
 def _license(path):

@@ -17,7 +17,9 @@ _ROWS = {
     "SavedModel": ("error", "image"),
     "packed": ("largest_difference", "same_class"),
 }
-_RESULTS = ("resolutions", "ensemble", "alpha", "parameters", "classes")
+# Of results.json, and of each resolution there.
+_RESULTS = "resolutions ensemble alpha parameters classes skipped_images".split()
+_RESULT = ("top1", "top5", "mean_class", "macs")
 
 
 def flags(workdir):
@@ -40,10 +42,9 @@ def results(workdir):
     """
     try:
         found = json.loads(workdir.results.read_text("utf-8"))
-        for key in (*_RESULTS, "skipped_images"):
-            found[key]
+        [found[key] for key in _RESULTS]
         for row in found["resolutions"].values():
-            row["top1"], row["top5"], row["mean_class"], row["macs"]
+            [row[key] for key in _RESULT]
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_of_a_run(workdir.results) from error

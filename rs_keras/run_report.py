@@ -61,17 +61,17 @@ def of_files(workdir, members, exports=()):
         ValueError: the runs have other classes, or a file is not that of a run.
     """
     title, left_out, curves = next(iter(members)), [], {}
-    results = run_facts.results(workdir)
+    read = {run: run_facts.results(run) for runs in members.values() for run in runs}
+    results = read[workdir]
     for name, runs in members.items():
-        read = [run_facts.results(run) for run in runs]
-        for run, other in zip(runs, read, strict=True):
-            if other["classes"] != results["classes"]:
+        for run in runs:
+            if read[run]["classes"] != results["classes"]:
                 raise ValueError(
                     "Runs that are compared must have the same classes. "
                     f"Received: --compare with {run.path}, which has others"
                 )
         if all(run.flag("views", "1") == "1" for run in runs):
-            curves[name] = curves_lib.points(read)
+            curves[name] = curves_lib.points([read[run] for run in runs])
         else:
             left_out.append(f"Curves of {name}: its branches are views")
     alpha = {}

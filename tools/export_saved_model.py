@@ -6,7 +6,6 @@ normalization follows the size of the image, over one copy of the weights. Befor
 gets its name the file is loaded and compared with the network.
 """
 
-import pathlib
 import sys
 
 from rs_keras import config as config_lib
@@ -27,10 +26,7 @@ def main():
         from rs_keras.export import saved_model
 
         path = saved_model.check_output(values.output, values.overwrite)
-        if values.json and pathlib.Path(values.json).absolute() == path:
-            raise ValueError(
-                f"--json must not be the output. Received: --json={values.json}"
-            )
+        config_lib.check_json_is_apart(path)
         try:
             report = saved_model.export_saved_model(
                 keras_file.load(workdir.path),

@@ -41,10 +41,7 @@ def main():
 
         path = tflite.check_output(values.output, values.overwrite)
         report_path = tflite.report_path(path)
-        if values.json and pathlib.Path(values.json).absolute() in (path, report_path):
-            raise ValueError(
-                f"--json must not be the output. Received: --json={values.json}"
-            )
+        config_lib.check_json_is_apart(path, report_path)
         if values.verify == "off" and values.verify_images:
             raise ValueError(
                 "--verify_images go with --verify=on. "

@@ -5,8 +5,6 @@ needs nothing else: the workdir's report.html. Other runs stand beside it with
 --compare; individual networks among them (--method=single) make one curve.
 """
 
-import pathlib
-
 from rs_keras import config as config_lib
 from rs_keras import tool_flag_definitions
 from rs_keras import workdir as workdir_lib
@@ -23,11 +21,8 @@ def main():
         others = [workdir_lib.Workdir(path) for path in values.compare]
         for other in others:
             other.trained_model("compare")
-        output = pathlib.Path(values.output or workdir.path / "report.html")
-        if values.json and pathlib.Path(values.json).absolute() == output.absolute():
-            raise ValueError(
-                f"--json must not be the output. Received: --json={values.json}"
-            )
+        output = values.output or workdir.path / "report.html"
+        config_lib.check_json_is_apart(output)
 
         from rs_keras import run_report
         from rs_keras.checkpoints import keras_file
